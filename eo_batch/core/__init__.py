@@ -1,0 +1,1 @@
+"""Values: spec, grid, sensors, scenes, plan, layout, errors. No I/O."""

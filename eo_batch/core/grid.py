@@ -1,0 +1,151 @@
+"""The chip lattice: squares of `chip_m` metres per UTM zone, anchored at the zone's origin.
+
+Cell (row, col) covers x in [col, col+1) * chip_m and y in [row, row+1) * chip_m of its zone; rows
+count northwards. Cells that touch both the area and the zone's strip are kept. The zone of a point
+is that of its longitude, so every point of the area lies in exactly one kept cell of its own zone;
+a cell whose centre lies in its strip is the owner of its ground, and statistics use owners only.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from shapely.geometry import MultiPolygon
+
+from eo_batch.core.errors import UsageError
+from eo_batch.core.utm import Zone, project, zone_of_epsg
+
+_WGS84 = 4326
+_SEGMENT_DEG = 0.02
+"""Longest piece of an edge projected as a straight line; its sagitta stays below a metre (see _SLACK_M)."""
+_SLACK_M = 1.0
+_ID = re.compile(r"u(\d{2})([ns])-(\d+)m-r(-?\d+)-c(-?\d+)")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One square of the lattice: the ground of one chip."""
+
+    epsg: int
+    row: int
+    """Counts northwards from the zone's y = 0."""
+    col: int
+    """Counts eastwards from the zone's x = 0."""
+    chip_m: int
+    """Side, metres."""
+
+    @property
+    def chip_id(self) -> str:
+        """The same ground has the same id in every run."""
+        return f"u{zone_of_epsg(self.epsg).name}-{self.chip_m}m-r{self.row:05d}-c{self.col:05d}"
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """(x_min, y_min, x_max, y_max), metres in `epsg`."""
+        x0, y0 = self.col * self.chip_m, self.row * self.chip_m
+        return x0, y0, x0 + self.chip_m, y0 + self.chip_m
+
+
+def parse_chip_id(chip_id: str) -> Cell:
+    """The cell of a chip id. Raises UsageError if it is none."""
+    match = _ID.fullmatch(chip_id)
+    if not match:
+        raise UsageError(f"{chip_id!r} is not a chip id; one looks like u33n-2560m-r01992-c00195")
+    number, hemisphere, chip_m, row, col = match.groups()
+    return Cell(Zone(int(number), hemisphere == "n").epsg, int(row), int(col), int(chip_m))
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell that the area touches."""
+
+    cell: Cell
+    owner: bool
+    """Whether the cell's centre lies in its own zone's strip."""
+    lon: float
+    """Centre, degrees."""
+    lat: float
+
+
+def cells_of_area(area: MultiPolygon, chip_m: int) -> list[PlannedCell]:
+    """All kept cells of an area given in longitude and latitude, ordered by (epsg, row, col)."""
+    found: list[PlannedCell] = []
+    for zone in zones_of_area(area):
+        found.extend(_cells_of_zone(area, zone, chip_m))
+    return sorted(found, key=lambda planned: planned.cell)
+
+
+def zones_of_area(area: MultiPolygon) -> Iterator[Zone]:
+    """Zones whose strip shares ground with the area."""
+    for number in range(1, 61):
+        for north in (True, False):
+            zone = Zone(number, north)
+            if area.intersects(zone.strip) and area.intersection(zone.strip).area > 0:
+                yield zone
+
+
+def _cells_of_zone(area: MultiPolygon, zone: Zone, chip_m: int) -> list[PlannedCell]:
+    clipped = shapely.segmentize(area.intersection(zone.strip), _SEGMENT_DEG)
+    ground = shapely.transform(
+        clipped, lambda x, y: project(_WGS84, zone.epsg, x, y), interleaved=False
+    ).buffer(_SLACK_M)
+    shapely.prepare(ground)
+    x_min, y_min, x_max, y_max = ground.bounds
+    cols = np.arange(math.floor(x_min / chip_m), math.floor(x_max / chip_m) + 1)
+    rows = np.arange(math.floor(y_min / chip_m), math.floor(y_max / chip_m) + 1)
+    row_rc, col_rc = (part.ravel() for part in np.meshgrid(rows, cols, indexing="ij"))
+    squares = shapely.box(col_rc * chip_m, row_rc * chip_m, (col_rc + 1) * chip_m, (row_rc + 1) * chip_m)
+    kept = shapely.intersects(ground, squares)
+    row_k, col_k = row_rc[kept], col_rc[kept]
+    lon, lat = project(zone.epsg, _WGS84, (col_k + 0.5) * chip_m, (row_k + 0.5) * chip_m)
+    # Longitudes wrap at the antimeridian: compare as a distance from the zone's western edge.
+    owner = ((lon - zone.west) % 360.0 < 6.0) & ((lat >= 0.0) == zone.north)
+    return [
+        PlannedCell(Cell(zone.epsg, int(r), int(c), chip_m), bool(o), float(x), float(y))
+        for r, c, o, x, y in zip(row_k, col_k, owner, lon, lat, strict=True)
+    ]
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    """A square of `side` x `side` cells: the chips that share one Zarr shard."""
+
+    epsg: int
+    row: int
+    """Row of cells divided by `side`, rounded down."""
+    col: int
+    chip_m: int
+    side: int
+
+    @property
+    def key(self) -> str:
+        """Stable name, part of shard keys."""
+        return f"u{zone_of_epsg(self.epsg).name}-{self.chip_m}m-{self.side}x{self.side}-r{self.row:05d}-c{self.col:05d}"
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """(x_min, y_min, x_max, y_max), metres in `epsg`."""
+        size = self.chip_m * self.side
+        x0, y0 = self.col * size, self.row * size
+        return x0, y0, x0 + size, y0 + size
+
+    def place(self, cell: Cell) -> int:
+        """Position of a cell inside the block, row-major with rows counting northwards."""
+        return (cell.row - self.row * self.side) * self.side + cell.col - self.col * self.side
+
+    def cells(self) -> list[Cell]:
+        """All cells in `place` order."""
+        first_row, first_col = self.row * self.side, self.col * self.side
+        return [
+            Cell(self.epsg, first_row + r, first_col + c, self.chip_m)
+            for r in range(self.side)
+            for c in range(self.side)
+        ]
+
+
+def block_of(cell: Cell, side: int) -> Block:
+    """The block that holds a cell."""
+    return Block(cell.epsg, cell.row // side, cell.col // side, cell.chip_m, side)

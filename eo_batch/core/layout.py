@@ -1,0 +1,77 @@
+"""Every key in the store, as pure functions. Nothing else builds a key."""
+
+STAGES = ("plan", "chips", "publish", "pretrain", "embed", "probe", "report")
+"""Stages in the order in which they run."""
+
+RUN_SPEC = "run.yaml"
+REPORT_PAGE = "index.html"
+
+
+def stage_prefix(run: str, stage: str, digest: str) -> str:
+    """Prefix of everything one stage writes."""
+    return f"{run}/{stage}-{digest}"
+
+
+def receipt_key(prefix: str, shard: str) -> str:
+    """Key of a shard's receipt below its stage's prefix."""
+    return f"{prefix}/receipts/{shard}.json"
+
+
+def receipts_prefix(prefix: str) -> str:
+    """Where a stage's receipts are listed."""
+    return f"{prefix}/receipts/"
+
+
+def cube(chips_prefix: str) -> str:
+    """The Zarr cube."""
+    return f"{chips_prefix}/cube.zarr"
+
+
+def axis_entry(chips_prefix: str, number: int) -> str:
+    """One append-only entry of the cube's axes (blocks and time bins in order of arrival)."""
+    return f"{chips_prefix}/axes/{number:06d}.json"
+
+
+def axes_prefix(chips_prefix: str) -> str:
+    """Where the axes' entries are listed."""
+    return f"{chips_prefix}/axes/"
+
+
+def summary(chips_prefix: str, shard: str) -> str:
+    """Per-chip sums of one chips shard (Parquet)."""
+    return f"{chips_prefix}/summaries/{shard}.parquet"
+
+
+def checkpoint(pretrain_prefix: str, seed: int, step: int) -> str:
+    """One training checkpoint; zero-padded so that names sort by step."""
+    return f"{pretrain_prefix}/checkpoints/seed-{seed}/step-{step:08d}.ckpt"
+
+
+def checkpoints_prefix(pretrain_prefix: str, seed: int) -> str:
+    """Where a seed's checkpoints are listed."""
+    return f"{pretrain_prefix}/checkpoints/seed-{seed}/"
+
+
+def weights(pretrain_prefix: str, seed: int) -> str:
+    """Final weights of a seed."""
+    return f"{pretrain_prefix}/models/seed-{seed}.safetensors"
+
+
+def model_card(pretrain_prefix: str, seed: int) -> str:
+    """What a model is: STAC item properties of the MLM extension."""
+    return f"{pretrain_prefix}/models/seed-{seed}.json"
+
+
+def losses(pretrain_prefix: str, seed: int) -> str:
+    """Loss per step of a seed (Parquet)."""
+    return f"{pretrain_prefix}/metrics/loss-seed-{seed}.parquet"
+
+
+def embeddings(embed_prefix: str, model: str, time_key: str, block: str) -> str:
+    """Embeddings of one block in one time bin (GeoParquet)."""
+    return f"{embed_prefix}/chips/{model}/{time_key}/{block}.parquet"
+
+
+def metrics(prefix: str, name: str) -> str:
+    """A table of metrics (Parquet) or a summary (JSON)."""
+    return f"{prefix}/metrics/{name}"

@@ -1,0 +1,178 @@
+"""What each kind of sensor product is: bands, pixel sizes, storage encoding, how it may be resampled.
+
+One row per kind; everything that reads, composites, stores or plots asks this table.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from eo_batch.core.errors import SpecError
+
+Kind = Literal["s2-l2a", "s1", "dem", "classes", "continuous"]
+Resampling = Literal["nearest", "bilinear", "average"]
+Scale = Literal["linear", "db"]
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of a kind."""
+
+    name: str
+    """Canonical name; the band's label in the cube."""
+    assets: tuple[str, ...]
+    """Asset keys under which publishers list it, in order of preference."""
+    native_m: float
+    """Native pixel size, metres."""
+    wavelength_um: float | None = None
+    """Centre wavelength, micrometres."""
+
+
+@dataclass(frozen=True)
+class SensorKind:
+    """One kind of product."""
+
+    kind: Kind
+    title: str
+    """What a person calls it."""
+    collections: tuple[str, ...]
+    """STAC collections searched unless the spec names others."""
+    bands: tuple[Band, ...]
+    """Known bands; empty where the spec names band and asset itself."""
+    dtype: str
+    """Storage dtype in the cube."""
+    fill: float
+    """Stored value that means 'no valid pixel'."""
+    scale_factor: float
+    """physical = stored * scale_factor + add_offset."""
+    add_offset: float
+    units: str
+    """Physical unit, as UDUNITS writes it."""
+    resampling: Resampling
+    """How pixels are resampled where grids do not nest."""
+    static: bool
+    """Whether the product has no time axis."""
+    model_scale: Scale
+    """Scale on which statistics are taken and models see it; `db` is 10*log10(physical)."""
+
+    def band(self, name: str) -> Band:
+        """The band called `name`. Raises SpecError listing the known ones."""
+        for band in self.bands:
+            if band.name == name:
+                return band
+        known = ", ".join(band.name for band in self.bands) or "none: name it under `assets`"
+        raise SpecError(f"{self.kind} has no band {name!r}; known bands: {known}")
+
+
+# Centre wavelengths: ESA Sentinel-2 MSI user guide, S2A values rounded to the nanometre.
+_S2_BANDS = (
+    Band("B01", ("B01", "coastal"), 60, 0.443),
+    Band("B02", ("B02", "blue"), 10, 0.493),
+    Band("B03", ("B03", "green"), 10, 0.560),
+    Band("B04", ("B04", "red"), 10, 0.665),
+    Band("B05", ("B05", "rededge1"), 20, 0.704),
+    Band("B06", ("B06", "rededge2"), 20, 0.741),
+    Band("B07", ("B07", "rededge3"), 20, 0.783),
+    Band("B08", ("B08", "nir"), 10, 0.833),
+    Band("B8A", ("B8A", "nir08"), 20, 0.865),
+    Band("B09", ("B09", "nir09"), 60, 0.945),
+    Band("B11", ("B11", "swir16"), 20, 1.614),
+    Band("B12", ("B12", "swir22"), 20, 2.202),
+)
+
+SENSOR_KINDS: dict[str, SensorKind] = {
+    "s2-l2a": SensorKind(
+        kind="s2-l2a",
+        title="Sentinel-2 L2A surface reflectance",
+        collections=("sentinel-2-l2a",),
+        bands=_S2_BANDS,
+        dtype="uint16",
+        fill=0,
+        # ESA's own encoding since baseline 04.00: dark pixels stay representable below zero.
+        scale_factor=0.0001,
+        add_offset=-0.1,
+        units="1",
+        resampling="bilinear",
+        static=False,
+        model_scale="linear",
+    ),
+    "s1": SensorKind(
+        kind="s1",
+        title="Sentinel-1 backscatter, linear power",
+        collections=("sentinel-1-rtc",),
+        bands=(Band("VV", ("VV", "vv"), 10), Band("VH", ("VH", "vh"), 10)),
+        dtype="float32",
+        fill=float("nan"),
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="1",
+        resampling="bilinear",
+        static=False,
+        model_scale="db",
+    ),
+    "dem": SensorKind(
+        kind="dem",
+        title="Elevation",
+        collections=("cop-dem-glo-30",),
+        bands=(Band("elevation", ("elevation", "dem", "data"), 10),),
+        dtype="float32",
+        fill=float("nan"),
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="m",
+        resampling="bilinear",
+        static=True,
+        model_scale="linear",
+    ),
+    "classes": SensorKind(
+        kind="classes",
+        title="Class labels",
+        collections=(),
+        bands=(),
+        dtype="uint16",
+        fill=0,
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="1",
+        resampling="nearest",
+        static=True,
+        model_scale="linear",
+    ),
+    "continuous": SensorKind(
+        kind="continuous",
+        title="Continuous raster",
+        collections=(),
+        bands=(),
+        dtype="float32",
+        fill=float("nan"),
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="1",
+        resampling="bilinear",
+        static=True,
+        model_scale="linear",
+    ),
+}
+
+SCL_ASSETS = ("SCL", "scl")
+"""Asset keys of Sentinel-2's scene classification."""
+
+SCL_NAMES = {
+    0: "no data",
+    1: "saturated or defective",
+    2: "dark area",
+    3: "cloud shadow",
+    4: "vegetation",
+    5: "bare soil",
+    6: "water",
+    7: "unclassified",
+    8: "cloud, medium probability",
+    9: "cloud, high probability",
+    10: "thin cirrus",
+    11: "snow or ice",
+}
+"""Legend of Sentinel-2's scene classification (ESA, Level-2A Algorithm Theoretical Basis Document)."""
+
+SCL_INVALID = (0, 1, 3, 8, 9, 10)
+"""Classes that the composite leaves out unless the spec says otherwise."""
+SCL_CLOUD = (3, 8, 9, 10)
+"""Classes that count as cloud or its shadow in the ledger."""

@@ -1,0 +1,96 @@
+"""Time bins: half-open UTC intervals whose keys stay the same in every run."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from eo_batch.core.errors import SpecError
+
+STATIC_KEY = "static"
+"""Bin key of products without a time axis."""
+
+_EPOCH = date(1970, 1, 1)
+_SEASONS = {12: "DJF", 3: "MAM", 6: "JJA", 9: "SON"}
+
+
+@dataclass(frozen=True, order=True)
+class TimeBin:
+    """One half-open interval [start, end) in UTC."""
+
+    start: datetime
+    end: datetime
+    key: str
+    """Stable name, part of shard keys: `2023-08`, `2023-JJA`, `2023`, `20230805P10D`, `20230601-20230901`."""
+
+    def holds(self, moment: datetime) -> bool:
+        """Whether `moment` (aware) lies in the interval."""
+        return self.start <= moment < self.end
+
+
+def midnight(day: date) -> datetime:
+    """00:00 UTC of `day`."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def check_step(step: str) -> None:
+    """Raise SpecError unless `step` names a way to cut time."""
+    if step not in ("all", "month", "season", "year") and not re.fullmatch(r"P[1-9]\d{0,3}D", step):
+        raise SpecError(f"time.step={step!r} is unknown; use all, month, season, year or P<days>D like P10D")
+
+
+def time_bins(start: date, end: date, step: str) -> list[TimeBin]:
+    """All bins that overlap [start, end), in order.
+
+    Calendar bins and windows are whole and anchored to the calendar (windows to 1970-01-01), so that
+    another date range gives the same bins; `all` is the range itself. Winter (DJF) carries the year
+    of its January.
+    """
+    check_step(step)
+    if end <= start:
+        raise SpecError(f"time.end={end} is not after time.start={start}; swap them (end is exclusive)")
+    if step == "all":
+        return [TimeBin(midnight(start), midnight(end), f"{start:%Y%m%d}-{end:%Y%m%d}")]
+    bins = []
+    edge = _floor(start, step)
+    while edge < end:
+        after = _next(edge, step)
+        bins.append(TimeBin(midnight(edge), midnight(after), _key(edge, step)))
+        edge = after
+    return bins
+
+
+def _floor(day: date, step: str) -> date:
+    match step:
+        case "year":
+            return date(day.year, 1, 1)
+        case "month":
+            return day.replace(day=1)
+        case "season":
+            month = day.month // 3 * 3
+            return date(day.year, month, 1) if month else date(day.year - 1, 12, 1)
+        case _:
+            days = int(step[1:-1])
+            return _EPOCH + timedelta(days=(day - _EPOCH).days // days * days)
+
+
+def _next(edge: date, step: str) -> date:
+    match step:
+        case "year":
+            return date(edge.year + 1, 1, 1)
+        case "month" | "season":
+            months = edge.year * 12 + edge.month - 1 + (1 if step == "month" else 3)
+            return date(months // 12, months % 12 + 1, 1)
+        case _:
+            return edge + timedelta(days=int(step[1:-1]))
+
+
+def _key(edge: date, step: str) -> str:
+    match step:
+        case "year":
+            return f"{edge:%Y}"
+        case "month":
+            return f"{edge:%Y-%m}"
+        case "season":
+            return f"{_next(edge, 'season').year if edge.month == 12 else edge.year}-{_SEASONS[edge.month]}"
+        case _:
+            return f"{edge:%Y%m%d}{step}"
