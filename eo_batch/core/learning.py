@@ -54,7 +54,7 @@ class PretrainSpec(_Section):
     """Masked-autoencoder pretraining: one encoder for each seed, on chips that no probe is tested on."""
 
     arrays: tuple[str, ...] = ()
-    """Cube arrays that the encoder sees, such as `s1_10m`; empty means every array that holds measurements."""
+    """Cube arrays that the encoder sees, such as `s1_10m`; empty means all that hold measurements."""
 
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     """One model is trained for each; a seed fixes the weights, the batches and the masks."""
@@ -135,8 +135,8 @@ class ProbeSpec(_Section):
     """Codes of the classes that count; empty means all that vary in both the training and the test chips."""
 
     ridge_alphas: Annotated[tuple[float, ...], Field(min_length=1)] = (0.1, 1.0, 10.0, 100.0, 1000.0)
-    """Strengths of the ridge penalty to choose from, for features of unit variance; chosen for each encoder by
-    cross-validation within the training chips."""
+    """Strengths of the ridge penalty to choose from, for features of unit variance; chosen for each encoder
+    by cross-validation within the training chips."""
 
     folds: Annotated[int, Field(ge=2)] = 5
     """Folds of that cross-validation; a block of neighbouring chips is never divided between folds."""
@@ -147,6 +147,6 @@ class ProbeSpec(_Section):
     @model_validator(mode="after")
     def _positive(self) -> Self:
         if min(self.ridge_alphas) <= 0:
-            msg = f"probe.ridge_alphas={list(self.ridge_alphas)} holds a value that is not positive; remove it"
+            msg = f"probe.ridge_alphas={list(self.ridge_alphas)} holds a value that is not positive"
             raise ValueError(msg)
         return self

@@ -1,0 +1,289 @@
+"""The run spec: what to make, never where to run it.
+
+Frozen, unknown keys refused, every field documented with its unit. Sections map to stages, so that
+a stage's prefix depends only on the sections it reads (see `core/identity.py`).
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from shapely.geometry import MultiPolygon
+
+from eo_batch.core.area import area_from_bbox, area_from_geojson
+from eo_batch.core.learning import EmbedSpec, PretrainSpec, ProbeSpec
+from eo_batch.core.sensors import SCL_INVALID, SENSOR_KINDS, Band, SensorKind
+from eo_batch.core.timebins import STATIC_KEY, TimeBin, check_step, time_bins
+
+
+class Section(BaseModel):
+    """Base of every section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AreaSpec(Section):
+    """Where. Give exactly one of the two."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """[west, south, east, north], degrees; west > east crosses the antimeridian."""
+    geojson: dict[str, Any] | None = None
+    """GeoJSON Polygon, MultiPolygon, Feature or FeatureCollection in longitude and latitude, degrees."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.bbox is None) == (self.geojson is None):
+            raise ValueError("give exactly one of area.bbox and area.geojson")
+        return self
+
+    def polygon(self) -> MultiPolygon:
+        """The area. Raises AreaError if it is empty or out of bounds."""
+        if self.bbox is not None:
+            return area_from_bbox(self.bbox)
+        assert self.geojson is not None  # the validator let exactly one through
+        return area_from_geojson(self.geojson)
+
+
+class TimeSpec(Section):
+    """When."""
+
+    start: date
+    """First day, UTC."""
+    end: date
+    """Day after the last day, UTC."""
+    step: str = "all"
+    """How the range is cut into time bins: all, month, season, year or P<days>D."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        check_step(self.step)
+        if self.end <= self.start:
+            raise ValueError(f"time.end={self.end} is not after time.start={self.start}; swap them (end is exclusive)")
+        return self
+
+    def bins(self) -> list[TimeBin]:
+        """The time bins, in order."""
+        return time_bins(self.start, self.end, self.step)
+
+
+class GridSpec(Section):
+    """The chip lattice."""
+
+    chip_px: Annotated[int, Field(ge=4, le=4096)] = 256
+    """Side of a chip, pixels of `gsd_m`."""
+    gsd_m: Annotated[float, Field(gt=0)] = 10.0
+    """Finest pixel size, metres."""
+    block_chips: Annotated[int, Field(ge=1, le=64)] = 8
+    """Side of a block, chips; the chips of a block share one Zarr shard and are made together."""
+
+    @property
+    def chip_m(self) -> int:
+        """Side of a chip, metres."""
+        return round(self.chip_px * self.gsd_m)
+
+    @model_validator(mode="after")
+    def _whole_metres(self) -> Self:
+        if abs(self.chip_px * self.gsd_m - self.chip_m) > 1e-9:
+            raise ValueError(
+                f"grid.chip_px={self.chip_px} times grid.gsd_m={self.gsd_m:g} is not a whole number of metres; "
+                "choose a chip_px that makes it one"
+            )
+        return self
+
+
+class SensorSpec(Section):
+    """One product on the lattice."""
+
+    kind: Literal["s2-l2a", "s1", "dem", "classes", "continuous"]
+    """What the product is."""
+    collections: tuple[str, ...] = ()
+    """STAC collections to search; empty means the kind's usual ones."""
+    bands: tuple[str, ...] = ()
+    """Bands to store, by canonical name (B04, VV, elevation); empty means B02 B03 B04 B08 for Sentinel-2 and
+    all bands for other kinds."""
+    assets: dict[str, str] = Field(default_factory=dict)
+    """Asset key of a band where it is not a usual one, as {band: key}. Names the bands of `classes` and
+    `continuous`."""
+    composite: Literal["median", "mean"] = "median"
+    """How observations of one time bin become one image."""
+    max_cloud_pct: Annotated[float, Field(ge=0, le=100)] = 100.0
+    """Scenes with more cloud cover are left out, percent."""
+    scl_invalid: tuple[int, ...] = SCL_INVALID
+    """Sentinel-2: scene classes whose pixels are left out. Codes outside the legend are always left out."""
+    orbit: Literal["ascending", "descending"] | None = None
+    """Sentinel-1: the orbit direction; needed where both occur, since they are kept apart."""
+    offset_dn: int | None = None
+    """Sentinel-2: declared offset in digital numbers, for files that nothing else classifies."""
+    values: Literal["linear", "db"] | None = None
+    """Sentinel-1: declared scale of the files, where items do not tell."""
+    pixel_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Pixel size of these files relative to the product's own (decimated copies): 12 for 120 m copies of 10 m
+    bands."""
+    pixel_m: Annotated[float, Field(gt=0)] | None = None
+    """Pixel size of all bands in the cube, metres; empty means each band's own (native, or twice the finest
+    for 20 m and 60 m bands)."""
+    catalog: str | None = None
+    """Catalogue of this sensor, if not the run's."""
+
+    @property
+    def info(self) -> SensorKind:
+        """The kind's row in the table of kinds."""
+        return SENSOR_KINDS[self.kind]
+
+    @model_validator(mode="after")
+    def _known_bands(self) -> Self:
+        if not self.info.bands and not self.assets:
+            raise ValueError(f"a sensor of kind {self.kind} needs assets: {{band: asset key}}")
+        known = {band.name for band in self.info.bands} | set(self.assets)
+        for name in self.bands:
+            if name not in known:
+                raise ValueError(f"bands: {name!r} is no band of {self.kind}; known: {', '.join(sorted(known))}")
+        if len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"bands={list(self.bands)} names a band twice; name each once")
+        return self
+
+    def band_rows(self) -> tuple[Band, ...]:
+        """The chosen bands; keys given under `assets` come first in each."""
+        table = {band.name: band for band in self.info.bands}
+        usual = ("B02", "B03", "B04", "B08") if self.kind == "s2-l2a" else tuple(table) or tuple(self.assets)
+        rows = []
+        for name in self.bands or usual:
+            row = table.get(name, Band(name, (), 10))
+            extra = (self.assets[name],) if name in self.assets else ()
+            rows.append(Band(name, extra + row.assets, row.native_m, row.wavelength_um))
+        return tuple(rows)
+
+
+class SplitSpec(Section):
+    """Which chips train and which are held out: whole coarse cells, with a buffer between them."""
+
+    cell_km: Annotated[float, Field(gt=0)] = 20.0
+    """Side of the coarse cells that are never divided, kilometres."""
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of coarse cells that is held out."""
+    buffer_m: Annotated[float, Field(ge=0)] = 0.0
+    """Chips of the training part closer than this to a held-out chip are used by neither, metres. Chips that touch
+    are always apart."""
+    seed: int = 0
+    """Draws the held-out cells; the same ground falls on the same side in every run with the same seed."""
+
+
+class LimitSpec(Section):
+    """What a plan may ask for."""
+
+    shard_memory_gb: Annotated[float, Field(gt=0)] = 4.0
+    """Largest projected memory of one shard, GB; a plan over it is refused."""
+    max_missing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a shard's source files that may be unreadable for good (missing, corrupt); beyond it the shard fails
+    instead of recording the loss."""
+
+
+class RunSpec(Section):
+    """One run, from area and dates to a report."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    """Name of the run: its folder in the store."""
+    catalog: str | None = None
+    """STAC API, static catalogue, ItemCollection or stac-geoparquet: an address or a path."""
+    as_of: str = ""
+    """Free label; another one makes a new plan, that is, searches the catalogues again."""
+    area: AreaSpec
+    """Where."""
+    time: TimeSpec
+    """When."""
+    grid: GridSpec = GridSpec()
+    """The chip lattice."""
+    sensors: Annotated[dict[str, SensorSpec], Field(min_length=1)]
+    """Products by name; names become array names in the cube."""
+    split: SplitSpec = SplitSpec()
+    """Training and held-out chips."""
+    limits: LimitSpec = LimitSpec()
+    """What a plan may ask for."""
+    pretrain: PretrainSpec = PretrainSpec()
+    """Pretraining."""
+    embed: EmbedSpec = EmbedSpec()
+    """Embeddings."""
+    probe: ProbeSpec | None = None
+    """Probe of the embeddings; empty means none."""
+
+    @field_validator("sensors")
+    @classmethod
+    def _names(cls, sensors: dict[str, SensorSpec]) -> dict[str, SensorSpec]:
+        for name in sensors:
+            if not name.isidentifier() or not name.islower():
+                raise ValueError(f"sensors.{name} is not a plain lower-case name; use letters, digits and _")
+        return sensors
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        for array in self.arrays():
+            if abs(array.chip_px * array.pixel_m - self.grid.chip_m) > 1e-9:
+                raise ValueError(
+                    f"grid.chip_px={self.grid.chip_px}: a chip of {self.grid.chip_m} m is not a whole number of "
+                    f"{array.pixel_m:g} m pixels of sensors.{array.sensor}; use a multiple of "
+                    f"{max(2, round(array.pixel_m / self.grid.gsd_m))}"
+                )
+        patch = self.pretrain.encoder.patch_px
+        if self.grid.chip_px % patch:
+            fit = max(p for p in range(1, patch + 1) if self.grid.chip_px % p == 0)
+            raise ValueError(
+                f"grid.chip_px={self.grid.chip_px} is not a multiple of pretrain.encoder.patch_px={patch}; "
+                f"use grid.chip_px={-(-self.grid.chip_px // patch) * patch} or patch_px={fit}"
+            )
+        if self.probe is not None:
+            target = self.sensors.get(self.probe.target)
+            if target is None or target.kind != "classes":
+                labels = [name for name, sensor in self.sensors.items() if sensor.kind == "classes"]
+                raise ValueError(
+                    f"probe.target={self.probe.target!r} is not a sensor of kind classes; "
+                    f"choose one of {labels or 'none: add one under sensors'}"
+                )
+        return self
+
+    def arrays(self) -> tuple["CubeArray", ...]:
+        """The cube's arrays, in the order of the spec: one per sensor and pixel size."""
+        found: list[CubeArray] = []
+        for name, sensor in self.sensors.items():
+            sizes: dict[float, list[Band]] = {}
+            for band in sensor.band_rows():
+                sizes.setdefault(self._pixel_m(sensor, band), []).append(band)
+            for pixel_m, bands in sorted(sizes.items()):
+                found.append(CubeArray(name, sensor, pixel_m, round(self.grid.chip_m / pixel_m), tuple(bands)))
+        return tuple(found)
+
+    def bins_of(self, sensor: SensorSpec) -> list[str]:
+        """Keys of a sensor's time bins."""
+        return [STATIC_KEY] if sensor.info.static else [time_bin.key for time_bin in self.time.bins()]
+
+    def _pixel_m(self, sensor: SensorSpec, band: Band) -> float:
+        if sensor.pixel_m is not None:
+            return sensor.pixel_m
+        if sensor.kind == "s2-l2a":
+            # 60 m bands share the 20 m array: one array less for a resampling that is written in its attributes.
+            return min(band.native_m, 20.0) * sensor.pixel_scale
+        return self.grid.gsd_m if not sensor.info.bands or sensor.kind == "dem" else band.native_m * sensor.pixel_scale
+
+
+@dataclass(frozen=True)
+class CubeArray:
+    """One array of the cube: the bands of one sensor that share a pixel size."""
+
+    sensor: str
+    """Name of the sensor in the run spec."""
+    spec: SensorSpec
+    pixel_m: float
+    """Pixel size, metres."""
+    chip_px: int
+    """Side of a chip, pixels of `pixel_m`."""
+    bands: tuple[Band, ...]
+
+    @property
+    def name(self) -> str:
+        """Name in the cube, such as `s2_10m`."""
+        return f"{self.sensor}_{self.pixel_m:g}m"
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Band labels in order."""
+        return tuple(band.name for band in self.bands)

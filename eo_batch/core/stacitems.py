@@ -1,0 +1,238 @@
+"""STAC items of any publisher and version, as plain dictionaries, to scenes.
+
+Works on dictionaries rather than `pystac.Item`, which moves `proj:epsg` to `proj:code` while reading.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from eo_batch.core.errors import CatalogError
+from eo_batch.core.radiometry import baseline_of, s2_offset
+from eo_batch.core.scenes import Affine6, Asset, Scene
+from eo_batch.core.sensors import SCL_ASSETS
+from eo_batch.core.spec import SensorSpec
+
+Item = Mapping[str, Any]
+
+
+def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: str) -> Scene:
+    """One item as a scene of a sensor.
+
+    base_href: address against which the item's relative asset hrefs are resolved.
+
+    A scene that can't be used keeps the reason in `refusal`. Raises CatalogError if the item is not even
+    an item (no id, no time, no assets).
+    """
+    try:
+        item_id = str(item["id"])
+        properties: Mapping[str, Any] = item["properties"]
+        moment = _moment(properties)
+        bbox = _bbox(item)
+        raw_assets: Mapping[str, Mapping[str, Any]] = item["assets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CatalogError(
+            f"item {item.get('id', '(no id)')} of {base_href} is not a usable STAC item: {error!r}"
+        ) from error
+    refusals: list[str] = []
+    assets: list[Asset] = []
+    wanted = [(band.name, band.assets) for band in sensor.band_rows()]
+    if sensor.kind == "s2-l2a":
+        wanted.append(("SCL", SCL_ASSETS))
+    for band, keys in wanted:
+        raw = next((raw_assets[key] for key in keys if key in raw_assets), None)
+        if raw is None or "href" not in raw:
+            refusals.append(f"no asset for {band} (looked for {', '.join(keys)})")
+            continue
+        asset, refusal = _asset(band, raw, item, properties, sensor, base_href)
+        assets.append(asset)
+        if refusal:
+            refusals.append(refusal)
+    return Scene(
+        scene_id=item_id,
+        collection=str(item.get("collection") or ""),
+        sensor=sensor_name,
+        moment=moment,
+        bbox=bbox,
+        tile=_tile(properties, item_id),
+        platform=str(properties.get("platform", "")).lower(),
+        baseline=baseline_of(properties) if sensor.kind == "s2-l2a" else None,
+        orbit_state=_text(properties.get("sat:orbit_state")),
+        relative_orbit=_int(properties.get("sat:relative_orbit")),
+        cloud_pct=_float(properties.get("eo:cloud_cover")),
+        assets=tuple(assets),
+        refusal="; ".join(dict.fromkeys(refusals)) or None,
+    )
+
+
+def resolve_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
+    """One scene per (sensor, tile, platform, sensing): the newest processing, with the next one as its spare.
+
+    Usable scenes win over refused ones. Sorted by (sensor, time, tile, id).
+    """
+    groups: dict[tuple[str, str, str, datetime], list[Scene]] = {}
+    for scene in scenes:
+        second = scene.moment.replace(microsecond=0)
+        groups.setdefault((scene.sensor, scene.tile, scene.platform, second), []).append(scene)
+    chosen = []
+    for group in groups.values():
+        unique = {scene.scene_id: scene for scene in sorted(group, key=lambda s: s.scene_id)}
+        ranked = sorted(
+            unique.values(), key=lambda s: (s.refusal is None, s.baseline or "", s.scene_id), reverse=True
+        )
+        best = ranked[0]
+        if len(ranked) > 1 and ranked[1].refusal is None and best.baseline is not None:
+            best = replace(best, spare=ranked[1].assets, spare_id=ranked[1].scene_id)
+            chosen.append(best)
+        elif best.baseline is not None:
+            chosen.append(best)
+        else:
+            chosen.extend(ranked)  # without baselines, equal times on one tile are different acquisitions
+    return sorted(chosen, key=lambda s: (s.sensor, s.moment, s.tile, s.scene_id))
+
+
+def _asset(
+    band: str,
+    raw: Mapping[str, Any],
+    item: Item,
+    properties: Mapping[str, Any],
+    sensor: SensorSpec,
+    base_href: str,
+) -> tuple[Asset, str | None]:
+    href = absolute_href(str(raw["href"]), base_href)
+    raster = raw.get("raster:bands") or raw.get("bands")
+    first: Mapping[str, Any] = raster[0] if isinstance(raster, list) and raster else {}
+    scale, offset_dn, reason, is_db, refusal = 1.0, 0.0, "", False, None
+    if sensor.kind == "s2-l2a" and band != "SCL":
+        decision = s2_offset(href, properties, raster, sensor.offset_dn)
+        scale, reason = 0.0001, decision.reason
+        if decision.offset_dn is None:
+            refusal = (
+                f"{band}: whether the radiometric offset is in the file can't be told: {decision.reason}; "
+                f"declare sensors.*.offset_dn if you know it"
+            )
+        else:
+            offset_dn = decision.offset_dn
+    elif sensor.kind == "s1":
+        scale = float(first.get("scale") or 1.0)
+        stated = str(first.get("unit") or first.get("raster:unit") or "").lower()
+        if sensor.values is not None:
+            is_db, reason = sensor.values == "db", f"declared by the spec: values={sensor.values}"
+        elif stated == "db":
+            is_db, reason = True, "the item says dB"
+        elif "rtc" in str(item.get("collection") or item.get("id")).lower() or stated in ("1", "linear"):
+            reason = "terrain-corrected product in linear power"
+        else:
+            refusal = f"{band}: neither item nor spec says whether values are dB or linear; declare sensors.*.values"
+        if _is_ungridded(properties, raw):
+            refusal = (
+                f"{band}: the file is not map-projected (ground range); it needs calibration and terrain correction"
+            )
+    elif sensor.kind == "continuous":
+        scale = float(first.get("scale") or 1.0)
+        offset_dn = float(first.get("offset") or 0.0) / scale
+    asset = Asset(
+        band=band,
+        href=href,
+        epsg=_epsg(raw) or _epsg(properties),
+        transform=_affine(raw.get("proj:transform") or properties.get("proj:transform")),
+        shape=_shape(raw.get("proj:shape") or properties.get("proj:shape")),
+        nodata=_float(first.get("nodata", raw.get("nodata"))),
+        scale=scale,
+        offset_dn=offset_dn,
+        offset_reason=reason,
+        db=is_db,
+    )
+    return asset, refusal
+
+
+def absolute_href(href: str, base_href: str) -> str:
+    """An asset's address; relative ones are resolved against the address of the document that lists them."""
+    if urlsplit(href).scheme or href.startswith("/"):
+        return href
+    if urlsplit(base_href).scheme in ("http", "https"):
+        return urljoin(base_href, href)
+    folder, _, _ = base_href.rpartition("/")
+    parts = [part for part in folder.split("/")]
+    for part in href.split("/"):
+        if part == "..":
+            parts.pop()
+        elif part not in (".", ""):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _is_ungridded(properties: Mapping[str, Any], raw: Mapping[str, Any]) -> bool:
+    """Ground-range GRD: neither asset nor item states a CRS with a transform that is axis-aligned."""
+    if str(properties.get("sar:product_type", "")).upper() != "GRD":
+        return False
+    return _epsg(raw) is None and _epsg(properties) is None
+
+
+def _epsg(holder: Mapping[str, Any]) -> int | None:
+    code = holder.get("proj:code")
+    if isinstance(code, str) and code.upper().startswith("EPSG:") and code[5:].isdigit():
+        return int(code[5:])
+    return _int(holder.get("proj:epsg"))
+
+
+def _affine(value: Any) -> Affine6 | None:
+    if not isinstance(value, Sequence) or len(value) not in (6, 9):
+        return None
+    a, b, c, d, e, f = (float(v) for v in value[:6])
+    return a, b, c, d, e, f
+
+
+def _shape(value: Any) -> tuple[int, int] | None:
+    if not isinstance(value, Sequence) or len(value) != 2:
+        return None
+    return int(value[0]), int(value[1])
+
+
+def _moment(properties: Mapping[str, Any]) -> datetime:
+    if properties.get("datetime"):
+        return _parse(str(properties["datetime"]))
+    start, end = _parse(str(properties["start_datetime"])), _parse(str(properties["end_datetime"]))
+    return start + (end - start) / 2
+
+
+def _parse(text: str) -> datetime:
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _bbox(item: Item) -> tuple[float, float, float, float]:
+    bbox = [float(v) for v in item["bbox"]]
+    if len(bbox) == 6:
+        bbox = bbox[:2] + bbox[3:5]
+    west, south, east, north = bbox
+    return west, south, east, north
+
+
+def _tile(properties: Mapping[str, Any], item_id: str) -> str:
+    if properties.get("grid:code"):
+        return str(properties["grid:code"])
+    if properties.get("s2:mgrs_tile"):
+        return f"MGRS-{properties['s2:mgrs_tile']}"
+    for prefix in ("mgrs", "sentinel"):
+        zone = properties.get(f"{prefix}:utm_zone")
+        if zone is not None:
+            band, square = properties.get(f"{prefix}:latitude_band"), properties.get(f"{prefix}:grid_square")
+            return f"MGRS-{zone}{band}{square}"
+    return item_id
+
+
+def _text(value: Any) -> str | None:
+    return str(value).lower() if value else None
+
+
+def _int(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _float(value: Any) -> float | None:
+    if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
+        return float(value)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
