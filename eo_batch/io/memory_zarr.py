@@ -1,0 +1,85 @@
+"""A zarr store seen below a prefix; only in-memory stores need it, the others know prefixes themselves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any
+
+from zarr.abc.store import Store
+from zarr.storage import WrapperStore
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+
+class PrefixedStore(WrapperStore[Store]):
+    """`store`, with every key taken below `prefix` (no slash at either end)."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        super().__init__(store)
+        self._prefix = prefix
+
+    def __eq__(self, value: object) -> bool:
+        return isinstance(value, PrefixedStore) and (self._prefix, self._store) == (value._prefix, value._store)
+
+    __hash__ = None  # type: ignore[assignment]  # zarr stores compare by content and are not hashable
+
+    def __str__(self) -> str:
+        return f"{self._store}/{self._prefix}"
+
+    def _with_store(self, store: Store) -> PrefixedStore:
+        return PrefixedStore(store, self._prefix)
+
+    def _full(self, key: str) -> str:
+        return f"{self._prefix}/{key}".rstrip("/")
+
+    async def is_empty(self, prefix: str) -> bool:
+        return await self._store.is_empty(self._full(prefix))
+
+    async def clear(self) -> None:
+        await self._store.delete_dir(self._prefix)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        return await self._store.get(self._full(key), prototype, byte_range)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        below = [(self._full(key), byte_range) for key, byte_range in key_ranges]
+        return await self._store.get_partial_values(prototype, below)
+
+    async def exists(self, key: str) -> bool:
+        return await self._store.exists(self._full(key))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        await self._store.set(self._full(key), value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        await self._store.set_if_not_exists(self._full(key), value)
+
+    async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
+        await self._store._set_many((self._full(key), value) for key, value in values)
+
+    async def delete(self, key: str) -> None:
+        await self._store.delete(self._full(key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        await self._store.delete_dir(self._full(prefix))
+
+    async def getsize(self, key: str) -> int:
+        return await self._store.getsize(self._full(key))
+
+    async def getsize_prefix(self, prefix: str) -> int:
+        return await self._store.getsize_prefix(self._full(prefix))
+
+    def list(self) -> AsyncIterator[str]:
+        return self.list_prefix("")
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[Any]:
+        async for key in self._store.list_prefix(self._full(prefix)):
+            yield key.removeprefix(f"{self._prefix}/")
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[Any]:
+        async for name in self._store.list_dir(self._full(prefix)):
+            yield name

@@ -1,0 +1,217 @@
+"""The one module that reads the environment and finds credentials.
+
+Everything else takes a `Settings`, which holds no secret: credentials are looked up in the process that needs
+them, at the moment it needs them, so that nothing secret is pickled, logged or written to a store.
+
+| variable | what it sets |
+|---|---|
+| `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` | S3 endpoint (the first one wins) |
+| `AWS_REGION`, `AWS_DEFAULT_REGION`, `AWS_PROFILE` | region and profile |
+| `AWS_REQUEST_PAYER` | `requester`: pay for reading requester-pays buckets |
+| `AWS_VIRTUAL_HOSTED_STYLE_REQUEST` | bucket name in the host instead of the path |
+| `STORAGE_EMULATOR_HOST` | URL of a GCS emulator |
+| `AZURE_STORAGE_CONNECTION_STRING` | account, key or SAS, and endpoint of Azure Blob Storage |
+| `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_SAS_TOKEN` | the same, one by one |
+| `EO_BATCH_ANONYMOUS` | `1`: no credentials at all for the store |
+| `EO_BATCH_ASSETS_ANONYMOUS` | `0`: sign requests for `s3://`, `gs://`, `az://` assets (default: unsigned) |
+| `EO_BATCH_ASSETS_ENDPOINT`, `EO_BATCH_ASSETS_REGION` | where `s3://` assets live, if not where the store does |
+| `EO_BATCH_CACHE_DIR`, `EO_BATCH_WORKERS`, `EO_BATCH_INFLIGHT_BYTES`, `EO_BATCH_RETRIES`, `EO_BATCH_LOG` | knobs |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from eo_batch.core.errors import UsageError
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"", "0", "false", "no", "off"})
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How to reach object stores. Holds names and addresses, never a secret; hashable and picklable."""
+
+    endpoint: str | None = None
+    """S3 endpoint URL; None is AWS itself."""
+    region: str | None = None
+    """AWS region; None lets the AWS profile decide, and `us-east-1` after that."""
+    profile: str | None = None
+    """AWS profile whose credentials are used; None is boto3's default chain."""
+    virtual_hosted: bool = False
+    """Whether the bucket goes into the host name; path style works on every S3 server with one address."""
+    request_payer: bool = False
+    """Whether to agree to pay for requester-pays buckets."""
+    anonymous: bool = False
+    """Whether to send no credentials at all."""
+    gcs_endpoint: str | None = None
+    """URL of a GCS emulator; None is Google Cloud Storage."""
+    azure_account: str | None = None
+    """Azure storage account name."""
+    azure_endpoint: str | None = None
+    """Blob endpoint of the account, for emulators and sovereign clouds; None is the public cloud."""
+    retries: int = 4
+    """How often one request is repeated after a 5xx, 429, reset or time-out."""
+    connect_timeout_s: float = 2.5
+    """Seconds until a connection counts as failed."""
+    read_timeout_s: float = 30.0
+    """Seconds without a byte until a request counts as stalled; it does not limit long transfers."""
+
+    @property
+    def allow_http(self) -> bool:
+        """Whether any configured endpoint is unencrypted (only then is plain http allowed)."""
+        given = (self.endpoint, self.gcs_endpoint, self.azure_endpoint)
+        return any(url is not None and url.startswith("http://") for url in given)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the surroundings of a process decide. Hashable, picklable, without secrets."""
+
+    store: StoreOptions = field(default_factory=StoreOptions)
+    """How the store of runs is reached."""
+    assets: StoreOptions = field(default_factory=lambda: StoreOptions(anonymous=True, retries=6))
+    """How assets named by catalogues are reached."""
+    cache_dir: Path | None = None
+    """Folder for caches that may be deleted at any time; None is no cache."""
+    workers: int | None = None
+    """Worker processes of the local runner; None is one for each core."""
+    inflight_bytes: int = 256 * 2**20
+    """Bytes of range requests that one process keeps in flight."""
+    log_level: LogLevel = "info"
+    """Least severe message that is shown."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read settings from `environ`, or from this process's environment if None.
+
+        Raises UsageError, naming variable, value and remedy, where a value can't be read.
+        """
+        env = os.environ if environ is None else environ
+        azure = _azure_parts(env)
+        retries = _integer(env, "EO_BATCH_RETRIES", least=0)
+        endpoint = _url(env, "AWS_ENDPOINT_URL_S3") or _url(env, "AWS_ENDPOINT_URL")
+        region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or None
+        gcs_endpoint = _gcs_emulator(env)
+
+        def options(anonymous: bool, endpoint: str | None, region: str | None, retries: int) -> StoreOptions:
+            return StoreOptions(
+                endpoint=endpoint,
+                region=region,
+                profile=env.get("AWS_PROFILE") or None,
+                virtual_hosted=_flag(env, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST", default=False),
+                request_payer=env.get("AWS_REQUEST_PAYER", "").lower() in _TRUE | {"requester"},
+                anonymous=anonymous,
+                gcs_endpoint=gcs_endpoint,
+                azure_account=azure.account,
+                azure_endpoint=azure.endpoint,
+                retries=retries,
+            )
+
+        log_level = env.get("EO_BATCH_LOG", "info").lower()
+        if log_level not in ("debug", "info", "warning", "error"):
+            raise UsageError(f"EO_BATCH_LOG={log_level!r} is not a level; use debug, info, warning or error")
+        cache_dir = env.get("EO_BATCH_CACHE_DIR")
+        return cls(
+            store=options(
+                _flag(env, "EO_BATCH_ANONYMOUS", default=False), endpoint, region, 4 if retries is None else retries
+            ),
+            assets=options(
+                _flag(env, "EO_BATCH_ASSETS_ANONYMOUS", default=True),
+                _url(env, "EO_BATCH_ASSETS_ENDPOINT") or endpoint,
+                env.get("EO_BATCH_ASSETS_REGION") or region,
+                6 if retries is None else retries,
+            ),
+            cache_dir=Path(cache_dir) if cache_dir else None,
+            workers=_integer(env, "EO_BATCH_WORKERS", least=1),
+            inflight_bytes=_integer(env, "EO_BATCH_INFLIGHT_BYTES", least=2**20) or 256 * 2**20,
+            log_level=log_level,  # type: ignore[arg-type]  # checked above
+        )
+
+
+@dataclass(frozen=True)
+class AzureSecret:
+    """Key or SAS token of an Azure storage account; its repr shows neither."""
+
+    account_key: str | None = field(default=None, repr=False)
+    """Base64 account key."""
+    sas_token: str | None = field(default=None, repr=False)
+    """Shared access signature, without a leading question mark."""
+
+
+def azure_secret(environ: Mapping[str, str] | None = None) -> AzureSecret:
+    """The Azure credentials of `environ` (this process's environment if None); empty where there are none."""
+    return _azure_parts(os.environ if environ is None else environ).secret
+
+
+@dataclass(frozen=True)
+class _AzureParts:
+    account: str | None
+    endpoint: str | None
+    secret: AzureSecret
+
+
+def _azure_parts(env: Mapping[str, str]) -> _AzureParts:
+    """Account, blob endpoint and secret from a connection string, or else from the single variables."""
+    text = env.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    parts = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
+    if text and not {"AccountName", "BlobEndpoint"} & parts.keys():
+        raise UsageError(
+            "AZURE_STORAGE_CONNECTION_STRING has neither AccountName nor BlobEndpoint; copy it whole from the portal"
+        )
+    account = parts.get("AccountName") or env.get("AZURE_STORAGE_ACCOUNT_NAME") or None
+    endpoint = parts.get("BlobEndpoint") or None
+    suffix = parts.get("EndpointSuffix", "core.windows.net")
+    if endpoint is None and account is not None and suffix != "core.windows.net":
+        endpoint = f"{parts.get('DefaultEndpointsProtocol', 'https')}://{account}.blob.{suffix}"
+    sas = parts.get("SharedAccessSignature") or env.get("AZURE_STORAGE_SAS_TOKEN") or None
+    secret = AzureSecret(
+        account_key=parts.get("AccountKey") or env.get("AZURE_STORAGE_ACCOUNT_KEY") or None,
+        sas_token=sas.lstrip("?") if sas else None,
+    )
+    return _AzureParts(account, endpoint.rstrip("/") if endpoint else None, secret)
+
+
+def _gcs_emulator(env: Mapping[str, str]) -> str | None:
+    """URL of the GCS emulator; Google's own clients also accept a bare `host:port`."""
+    host = env.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
+    if not host:
+        return None
+    return host if "://" in host else f"http://{host}"
+
+
+def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = env.get(name)
+    if text is None:
+        return default
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise UsageError(f"{name}={text!r} is neither yes nor no; use 1 or 0")
+
+
+def _integer(env: Mapping[str, str], name: str, *, least: int) -> int | None:
+    text = env.get(name)
+    if not text:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        raise UsageError(f"{name}={text!r} is not a whole number; use {least} or more") from None
+    if value < least:
+        raise UsageError(f"{name}={value} is too small; use {least} or more")
+    return value
+
+
+def _url(env: Mapping[str, str], name: str) -> str | None:
+    text = env.get(name, "").rstrip("/")
+    if text and not text.startswith(("http://", "https://")):
+        raise UsageError(f"{name} has to start with http:// or https://")
+    return text or None
