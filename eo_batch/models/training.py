@@ -1,0 +1,210 @@
+"""The pretraining loop.
+
+Everything random at step k derives from (seed, k): batches, masks. So a checkpoint is model, optimizer and
+step, and a resumed run is bit-equal to one that never stopped (same threads, same kind of CPU).
+
+Dims: `n` sample, `t` token.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from eo_batch.core.errors import DataError
+from eo_batch.models.batch import Samples
+from eo_batch.models.checkpoints import Checkpoint
+from eo_batch.models.mae import Losses, MaskedAutoencoder
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train."""
+
+    seed: int
+    """Root of all randomness of batches and masks."""
+
+    steps: int
+    """Optimizer steps."""
+
+    batch: int
+    """Samples a step."""
+
+    lr: float
+    """Peak learning rate."""
+
+    weight_decay: float
+    """Decoupled decay of matrices."""
+
+    warmup_steps: int
+    """Linear rise at the start."""
+
+    clip_norm: float
+    """Largest norm of the gradient."""
+
+    checkpoint_every_steps: int
+    """Interval of `save`; the last step is always saved."""
+
+    validate_every_steps: int
+    """Interval of validation; the last step is always validated."""
+
+
+class Stream(IntEnum):
+    """What randomness is for, so that no two uses share a stream."""
+
+    ORDER = 0
+    MASK = 1
+    VALIDATION = 2
+
+
+def generator(seed: int, stream: Stream, number: int) -> np.random.Generator:
+    """The random stream of one purpose at one step, epoch or batch."""
+    return np.random.default_rng([seed, int(stream), number])
+
+
+def mask_noise(seed: int, stream: Stream, number: int, shape_nt: tuple[int, int]) -> Tensor:
+    """Uniform noise that decides which tokens are masked."""
+    return torch.from_numpy(generator(seed, stream, number).random(shape_nt, dtype=np.float32))
+
+
+def batch_indices(seed: int, step: int, batch: int, samples: int) -> list[int]:
+    """Samples of a step. Each epoch is a fresh permutation; batches run on across the borders of epochs."""
+    indices: list[int] = []
+    position = step * batch
+    while len(indices) < batch:
+        epoch, offset = divmod(position + len(indices), samples)
+        order = generator(seed, Stream.ORDER, epoch).permutation(samples)
+        indices += order[offset : offset + batch - len(indices)].tolist()
+    return indices
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then a cosine to 0 at the end."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@contextmanager
+def reproducible(threads: int) -> Iterator[None]:
+    """Fixed threads and deterministic kernels within the block; the caller's settings come back after it."""
+    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(before)
+
+
+def make_optimizer(model: MaskedAutoencoder, config: TrainConfig) -> AdamW:
+    """AdamW with the betas of the masked-autoencoder paper; only matrices decay."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=config.lr, betas=(0.9, 0.95))
+
+
+def train(
+    model: MaskedAutoencoder,
+    samples: Samples,
+    validation: Samples,
+    config: TrainConfig,
+    save: Callable[[Checkpoint], None],
+    resume: Checkpoint | None = None,
+    progress: Callable[[int], None] = lambda step: None,
+) -> tuple[Row, ...]:
+    """Train in place and return the loss curve: a row for each step with `step`, `lr`, `train`,
+    `train.<sensor>`, and, where it was measured, `val` and `val.<sensor>`.
+
+    `save` gets a checkpoint every `checkpoint_every_steps` steps and after the last. `progress` is called
+    after each step with the number done. Raises DataError where there is nothing to train on, or naming step
+    and sensors where the loss or the gradient is not finite.
+    """
+    if not len(samples):
+        raise DataError(
+            "no sample to pretrain on: the split leaves no chip outside test and buffer; enlarge the area"
+        )
+    optimizer = make_optimizer(model, config)
+    curve: list[Row] = []
+    first = 0
+    if resume is not None:
+        model.load_state_dict(resume.model)
+        optimizer.load_state_dict(resume.optimizer)
+        first, curve = resume.step, list(resume.curve)
+    model.train()
+    for step in range(first, config.steps):
+        lr = learning_rate(config, step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        batch = samples.read(batch_indices(config.seed, step, config.batch, len(samples)))
+        noise_nt = mask_noise(config.seed, Stream.MASK, step, (config.batch, model.token_count(batch)))
+        losses: Losses = model(batch, noise_nt)
+        _check_finite(losses, step)
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        if not bool(torch.isfinite(norm)):
+            raise DataError(
+                f"step {step}: the gradient is not finite although the loss is; lower pretrain.lr"
+            )
+        optimizer.step()
+        row = {"step": float(step), "lr": lr, **_row("train", losses)}
+        done = step + 1
+        if len(validation) and (done % config.validate_every_steps == 0 or done == config.steps):
+            row |= validate(model, validation, config)
+        curve.append(row)
+        if done % config.checkpoint_every_steps == 0 or done == config.steps:
+            save(Checkpoint(done, model.state_dict(), optimizer.state_dict(), tuple(curve)))
+        progress(done)
+    return tuple(curve)
+
+
+@torch.no_grad()
+def validate(model: MaskedAutoencoder, samples: Samples, config: TrainConfig) -> Row:
+    """Mean loss over all samples, under masks that are the same at every step, so that values compare."""
+    model.eval()
+    sums: Row = {}
+    weights: Row = {}
+    for number, indices in enumerate(_chunks(len(samples), config.batch)):
+        batch = samples.read(indices)
+        noise_nt = mask_noise(
+            config.seed, Stream.VALIDATION, number, (len(indices), model.token_count(batch))
+        )
+        for name, loss in _row("val", model(batch, noise_nt)).items():
+            sums[name] = sums.get(name, 0.0) + loss * len(indices)
+            weights[name] = weights.get(name, 0.0) + len(indices)
+    model.train()
+    return {name: total / weights[name] for name, total in sums.items()}
+
+
+def _row(prefix: str, losses: Losses) -> Row:
+    sensors = {f"{prefix}.{name}": float(loss.detach()) for name, loss in losses.by_sensor.items()}
+    return {prefix: float(losses.total.detach()), **sensors}
+
+
+def _check_finite(losses: Losses, step: int) -> None:
+    if not bool(torch.isfinite(losses.total.detach())):
+        broken = [name for name, loss in losses.by_sensor.items() if not bool(torch.isfinite(loss.detach()))]
+        where = ", ".join(broken) or "all sensors"
+        raise DataError(
+            f"step {step}: the loss of {where} is not finite; look for wild values, or lower pretrain.lr"
+        )
+
+
+def _chunks(count: int, size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
