@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Collection = Literal["sentinel-2-l2a", "sentinel-1-rtc", "coherence", "dem", "landcover"]
+S2Band = Literal["B02", "B03", "B04", "B08", "B11"]
 COLLECTIONS: tuple[Collection, ...] = ("sentinel-2-l2a", "sentinel-1-rtc", "coherence", "dem", "landcover")
 
 EARTH_RADIUS_M = 6_371_008.8
@@ -29,7 +30,7 @@ class LandClass:
     colour: str
     """Hexadecimal RGB, without #."""
     grain_deg: float | None
-    """Direction in which the texture varies fastest, degrees counter-clockwise from east; None: no texture."""
+    """Direction in which the texture varies fastest, degrees counter-clockwise from east; None: none."""
 
 
 LAND_CLASSES = (
@@ -44,9 +45,31 @@ LAND_CLASSES = (
 BUILT_UP, WATER = 50, 80
 TEXTURE_CODES = tuple(c.code for c in LAND_CLASSES if c.grain_deg is not None)
 
-S2_BAND_NAMES = ("B02", "B03", "B04", "B08", "B11")
+S2_BANDS: tuple[S2Band, ...] = ("B02", "B03", "B04", "B08", "B11")
 COHERENCE_DAYS = (6, 24)
 """Temporal baselines of the coherence rasters, days."""
+
+
+@dataclass(frozen=True)
+class S2Convention:
+    """How one publisher writes reflectance into digital numbers."""
+
+    baseline: str
+    """`s2:processing_baseline`."""
+    offset_applied: bool
+    """`earthsearch:boa_offset_applied`: whether the publisher removed the offset."""
+    dn_offset: int
+    """DN = 10000 * reflectance + dn_offset."""
+    stated_offset: float
+    """`raster:bands.offset` as the item states it, right or wrong."""
+
+
+S2_CONVENTIONS = (
+    S2Convention("05.09", True, 0, -0.1),
+    S2Convention("04.00", False, 1000, -0.1),
+    S2Convention("02.14", False, 0, 0.0),
+)
+"""Harmonised (which states an offset that is already gone), not harmonised, and old. Tiles and dates rotate them."""
 
 
 class PlanetSpec(BaseModel):
@@ -72,7 +95,7 @@ class PlanetSpec(BaseModel):
     margin_km: Annotated[float, Field(ge=0, le=20)] = 0.65
     """How far the rasters reach beyond the area on every side, so that chips across its edge are whole."""
 
-    tile_km: Annotated[float, Field(gt=0)] = 7.0
+    tile_km: Annotated[float, Field(gt=0)] = 7.4
     """Side of a Sentinel-2 tile, kilometres; a whole number of 2 * gsd_m."""
 
     overlap_km: Annotated[float, Field(ge=0)] = 1.0
@@ -99,7 +122,7 @@ class PlanetSpec(BaseModel):
     collections: tuple[Collection, ...] = COLLECTIONS
     """Which collections are written."""
 
-    s2_bands: Annotated[tuple[Literal["B02", "B03", "B04", "B08", "B11"], ...], Field(min_length=1)] = S2_BAND_NAMES
+    s2_bands: Annotated[tuple[S2Band, ...], Field(min_length=1)] = S2_BANDS
     """Which Sentinel-2 bands are written, beside the scene classification."""
 
     cloud_share: Annotated[float, Field(ge=0, le=0.9)] = 0.2
@@ -127,13 +150,13 @@ class PlanetSpec(BaseModel):
     """Largest deviation of a texture wave from its class's direction, degrees."""
 
     s1_contrast: Annotated[float, Field(ge=0, le=1)] = 0.45
-    """Standard deviation of the texture in ln(γ0)."""
+    """Standard deviation of the texture in ln(gamma0)."""
 
     s2_contrast: Annotated[float, Field(ge=0, le=1)] = 0.12
     """Standard deviation of the texture in ln(reflectance)."""
 
     nuisance: Annotated[float, Field(ge=0, le=1)] = 0.15
-    """Standard deviation, in ln(γ0) and ln(reflectance), of smooth variation that is independent of class."""
+    """Standard deviation, in ln(gamma0) and ln(reflectance), of smooth variation independent of class."""
 
     relief_m: Annotated[float, Field(ge=0)] = 120.0
     """Standard deviation of the elevation, metres."""
@@ -142,7 +165,7 @@ class PlanetSpec(BaseModel):
     """Correlation of the elevation with what decides between the texture classes (10, 20 against 30, 40)."""
 
     shift_db: float = 0.0
-    """Added to every γ0, dB: makes a second area that a model has not seen."""
+    """Added to every gamma0, dB: makes a second area that a model has not seen."""
 
     shift_reflectance: Annotated[float, Field(ge=0, le=0.3)] = 0.0
     """Added to every reflectance."""
@@ -206,9 +229,10 @@ class PlanetSpec(BaseModel):
 
     def s2_time(self, day: int) -> datetime:
         """Sensing time of Sentinel-2 acquisition `day` (0-based), UTC."""
-        return datetime.combine(self.start, time(10, 10, 31), UTC) + timedelta(days=day * self.s2_spacing_days)
+        first = datetime.combine(self.start, time(10, 10, 31), UTC)
+        return first + timedelta(days=day * self.s2_spacing_days)
 
     def s1_time(self, day: int) -> datetime:
-        """Start of Sentinel-1 acquisition `day` (0-based), UTC: evening passes ascend, morning passes descend."""
+        """Time of Sentinel-1 acquisition `day` (0-based), UTC: evenings ascend, mornings descend."""
         clock = time(16, 58, 12) if day % 2 == 0 else time(5, 17, 40)
         return datetime.combine(self.start, clock, UTC) + timedelta(days=day * self.s1_spacing_days)

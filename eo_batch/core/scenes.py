@@ -62,6 +62,8 @@ class Scene:
     """Id of the scene that `spare` belongs to."""
     refusal: str | None = None
     """Why the scene can't be used; kept so that the ledger can tell."""
+    ambiguous: bool = False
+    """Whether the refusal is about the meaning of the numbers, which only a person can settle."""
 
     def asset(self, band: str) -> Asset | None:
         """The scene's file of a band."""

@@ -64,6 +64,7 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
         cloud_pct=_float(properties.get("eo:cloud_cover")),
         assets=tuple(assets),
         refusal="; ".join(dict.fromkeys(refusals)) or None,
+        ambiguous=any("declare sensors" in refusal for refusal in refusals),
     )
 
 
