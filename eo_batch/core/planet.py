@@ -69,7 +69,7 @@ S2_CONVENTIONS = (
     S2Convention("04.00", False, 1000, -0.1),
     S2Convention("02.14", False, 0, 0.0),
 )
-"""Harmonised (which states an offset that is already gone), not harmonised, and old. Tiles and dates rotate them."""
+"""Harmonised (which states an offset that is already gone), not harmonised, old. Tiles and dates rotate them."""
 
 
 class PlanetSpec(BaseModel):
