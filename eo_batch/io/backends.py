@@ -59,7 +59,7 @@ def open_s3(bucket: str, prefix: str, options: StoreOptions) -> S3Store:
         "request_payer": options.request_payer,
     }
     if options.endpoint is not None:
-        config["aws_endpoint_url_s3"] = options.endpoint
+        config["endpoint"] = options.endpoint
     provider = None
     if options.anonymous:
         config["skip_signature"] = True

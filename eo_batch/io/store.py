@@ -172,7 +172,7 @@ class Store:
 
         `doing` completes "could not …", as in `write cube.zarr/s2_10m`.
         """
-        return store_errors(self.url, doing)
+        return store_errors(self.url, doing, init=self._root().url)
 
     def address(self, key: str) -> tuple[ObjectStore, str]:
         """An obstore client and the key in it, for readers that use obstore by themselves."""
@@ -184,27 +184,33 @@ class Store:
 
         An in-memory store has no client of its own below `at`; `address` works everywhere.
         """
+        return self.client()
+
+    def client(self, *, create: bool = True) -> ObjectStore:
+        """As `obs`; `create` False refuses, with StoreMissing, a folder that is not there instead of making it."""
         if self.url.startswith("memory:") and self._prefix:
             raise StoreError(f"{self.url}: an in-memory store has no client below a prefix; use `address(key)`")
-        return self._client(self._prefix, create=True)
+        return self._client(self._prefix, create=create)
 
     def zarr(self, path: str = "", read_only: bool = False) -> ZarrStore:
         """A zarr store rooted at `path`, to hand to `zarr.open_group` or `xarray.open_zarr`."""
-        from zarr.storage import ObjectStore as ZarrObjectStore
+        from eo_batch.io.zarr_store import BelowPrefix, Reopened
 
         below = self.at(path)
         if self.url.startswith("memory:"):
-            from eo_batch.io.memory_zarr import PrefixedStore
-
-            memory = ZarrObjectStore(self._client(), read_only=read_only)
-            return PrefixedStore(memory, below._prefix) if below._prefix else memory
+            memory = Reopened(self._root(), read_only=read_only)
+            return BelowPrefix(memory, below._prefix) if below._prefix else memory
         with self.errors(f"open {path or 'it'}"):
-            client = below._client(below._prefix, create=not read_only)
-        return ZarrObjectStore(client, read_only=read_only)
+            return Reopened(below, read_only=read_only)
 
     def _client(self, prefix: str = "", *, create: bool = False) -> ObjectStore:
-        root = self.url.removesuffix(f"/{self._prefix}") if self._prefix else self.url
-        return self._connection.client(root, self.options, prefix, create=create)
+        return self._connection.client(self._root().url, self.options, prefix, create=create)
+
+    def _root(self) -> Store:
+        """The bucket, folder or name that `at` started from."""
+        if not self._prefix:
+            return self
+        return Store(self.url.removesuffix(f"/{self._prefix}"), self.options, "", self._connection)
 
     def _full(self, key: str) -> str:
         _check_key(key)
@@ -266,7 +272,7 @@ def _check_key(key: str) -> None:
 def _open(root: str, options: StoreOptions, prefix: str, *, create: bool) -> ObjectStore:
     """Open the client of `root` (a bucket, a folder, a memory name), seen below `prefix`."""
     parts = urlsplit(root)
-    with store_errors(root, "open it"):
+    with store_errors(root, "open it", init=root):
         match parts.scheme:
             case "file":
                 return backends.open_local(Path(unquote(parts.path)) / prefix, create=create)

@@ -37,10 +37,11 @@ def is_absent(error: Exception) -> bool:
 
 
 @contextmanager
-def store_errors(url: str, doing: str) -> Iterator[None]:
+def store_errors(url: str, doing: str, *, init: str) -> Iterator[None]:
     """Run a block that touches the store at `url` and map its errors.
 
-    `doing` says what was tried, as in `write run/plan/receipts/0.json`. Raises StoreMissing, StoreDenied or
+    `doing` says what was tried, as in `write run/plan/receipts/0.json`; `init` is the URL to create if the bucket is
+    not there. Raises StoreMissing, StoreDenied or
     StoreError; the cause that it keeps is cut to one line without query strings.
     """
     try:
@@ -50,14 +51,14 @@ def store_errors(url: str, doing: str) -> Iterator[None]:
     except (BaseError, OSError) as error:
         summary = redact(str(error).split("\n\nDebug source", 1)[0].strip())
         cause = type(error)(summary)
-        raise _mapped(url, doing, error, summary) from cause
+        raise _mapped(url, doing, init, error, summary) from cause
 
 
-def _mapped(url: str, doing: str, error: Exception, summary: str) -> StoreError:
+def _mapped(url: str, doing: str, init: str, error: Exception, summary: str) -> StoreError:
     text = str(error)
     where = f"{url}: could not {doing}"
     if _NO_BUCKET.search(text):
-        return StoreMissing(f"{where}: the bucket is not there; create it with `eo-batch store init {url}`")
+        return StoreMissing(f"{where}: the bucket is not there; create it with `eo-batch store init {init}`")
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _DENIED.search(text):
         if url.startswith("file:"):
             return StoreDenied(f"{where}: not permitted; make the folder writable or choose another store")

@@ -1,4 +1,8 @@
-"""A zarr store seen below a prefix; only in-memory stores need it, the others know prefixes themselves."""
+"""The zarr stores that `Store.zarr` hands out.
+
+They pickle as the name of their store, so that a lazy array sent to a Dask worker carries no credentials: the worker
+opens the store with its own.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,56 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import Store
-from zarr.storage import WrapperStore
+from zarr.storage import ObjectStore, WrapperStore
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
+    from eo_batch.io.store import Store as EoStore
 
-class PrefixedStore(WrapperStore[Store]):
-    """`store`, with every key taken below `prefix` (no slash at either end)."""
+
+class Reopened(ObjectStore[Any]):
+    """zarr's own obstore-backed store, which a pickle reopens instead of copying its client."""
+
+    def __init__(self, source: EoStore, *, read_only: bool = False) -> None:
+        super().__init__(source.client(create=not read_only), read_only=read_only)
+        self._source = source
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._source, self.read_only)
+
+    def __str__(self) -> str:
+        return self._source.url
+
+    def with_read_only(self, read_only: bool = False) -> Reopened:
+        return Reopened(self._source, read_only=read_only)
+
+
+def _reopen(source: EoStore, read_only: bool) -> Reopened:
+    return Reopened(source, read_only=read_only)
+
+
+class BelowPrefix(WrapperStore[Store]):
+    """`store`, with every key taken below `prefix` (no slash at either end).
+
+    Only in-memory stores need it: the others know prefixes themselves.
+    """
 
     def __init__(self, store: Store, prefix: str) -> None:
         super().__init__(store)
         self._prefix = prefix
 
     def __eq__(self, value: object) -> bool:
-        return isinstance(value, PrefixedStore) and (self._prefix, self._store) == (value._prefix, value._store)
+        return isinstance(value, BelowPrefix) and (self._prefix, self._store) == (value._prefix, value._store)
 
     __hash__ = None  # type: ignore[assignment]  # zarr stores compare by content and are not hashable
 
     def __str__(self) -> str:
         return f"{self._store}/{self._prefix}"
 
-    def _with_store(self, store: Store) -> PrefixedStore:
-        return PrefixedStore(store, self._prefix)
+    def _with_store(self, store: Store) -> BelowPrefix:
+        return BelowPrefix(store, self._prefix)
 
     def _full(self, key: str) -> str:
         return f"{self._prefix}/{key}".rstrip("/")
