@@ -69,7 +69,7 @@ S2_CONVENTIONS = (
     S2Convention("04.00", False, 1000, -0.1),
     S2Convention("02.14", False, 0, 0.0),
 )
-"""Harmonised (which states an offset that is already gone), not harmonised, old. Tiles and dates rotate them."""
+"""Harmonised (which states an offset that is already gone), not harmonised, old; rotated by tile and date."""
 
 
 class PlanetSpec(BaseModel):
@@ -86,10 +86,10 @@ class PlanetSpec(BaseModel):
     centre_lat: Annotated[float, Field(ge=-75, le=75)] = 48.0
     """Latitude of the centre, degrees."""
 
-    width_km: Annotated[float, Field(gt=0, le=200)] = 16.0
+    width_km: Annotated[float, Field(gt=0, le=100)] = 16.0
     """West-east size of the area, kilometres."""
 
-    height_km: Annotated[float, Field(gt=0, le=200)] = 12.0
+    height_km: Annotated[float, Field(gt=0, le=100)] = 12.0
     """South-north size of the area, kilometres."""
 
     margin_km: Annotated[float, Field(ge=0, le=20)] = 0.65

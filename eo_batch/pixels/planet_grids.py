@@ -21,6 +21,7 @@ F64 = NDArray[np.float64]
 _WGS84 = 4326
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 """Letters of MGRS, which leaves out I and O."""
+_FRAME_ROWS = 2048
 _LATITUDE_BANDS = "CDEFGHJKLMNPQRSTUVWX"
 
 
@@ -77,6 +78,10 @@ class RasterGrid:
             width=self.width // factor,
         )
 
+    def rows(self, start: int, stop: int) -> "RasterGrid":
+        """Rows [start, stop) of the raster."""
+        return replace(self, y0=self.y0 - start * self.dy, height=stop - start)
+
     def lonlat(self) -> tuple[F64, F64]:
         """Longitude and latitude of all pixel centres, degrees, shape (y, x) each."""
         x = self.x0 + (np.arange(self.width) + 0.5) * self.dx
@@ -105,9 +110,10 @@ class S2Tile:
 
 @dataclass(frozen=True)
 class S1Frame:
-    """The part of every Sentinel-1 pass that is delivered in one UTM zone."""
+    """A piece of every Sentinel-1 pass that is delivered in one UTM zone."""
 
-    index: int
+    slice: int
+    """Position along the track, from the north."""
     grid: RasterGrid
 
 
@@ -139,8 +145,13 @@ def s2_tiles(spec: PlanetSpec) -> list[S2Tile]:
 
 
 def s1_frames(spec: PlanetSpec) -> list[S1Frame]:
-    """One frame per UTM zone, over the ground that the zone's Sentinel-2 tiles must cover."""
-    return [S1Frame(i, _snapped(zone.epsg, b, spec.gsd_m)) for i, (zone, b) in enumerate(_zone_regions(spec))]
+    """Frames of at most 2,048 rows, per UTM zone over the ground that its Sentinel-2 tiles must cover."""
+    frames = []
+    for zone, bounds in _zone_regions(spec):
+        whole = _snapped(zone.epsg, bounds, spec.gsd_m)
+        for number, start in enumerate(range(0, whole.height, _FRAME_ROWS)):
+            frames.append(S1Frame(number, whole.rows(start, min(start + _FRAME_ROWS, whole.height))))
+    return frames
 
 
 def degree_tiles(spec: PlanetSpec, arcsec: float, size_deg: int = 1) -> list[tuple[str, RasterGrid]]:

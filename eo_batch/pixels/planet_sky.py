@@ -102,8 +102,17 @@ class SkyFields:
         """Distance to the edge of the Sentinel-2 swath, metres; negative outside. Even days have none."""
         if day % 2 == 0:
             return np.full(x_m.shape, np.inf, np.float32)
-        side = 1 if day % 4 == 1 else -1
-        return np.float32(self.s2_edge_m) - np.float32(side) * _across(x_m, y_m, -_SWATH_TILT_DEG)
+        towards_edge = np.float32(self.s2_side(day)) * _across(x_m, y_m, self.s2_tilt_deg)
+        return np.float32(self.s2_edge_m) - towards_edge
+
+    def s2_side(self, day: int) -> int:
+        """Where an odd day's swath ends: 1 in the east, -1 in the west."""
+        return 1 if day % 4 == 1 else -1
+
+    @property
+    def s2_tilt_deg(self) -> float:
+        """Tilt of the swath's edge against north, degrees counter-clockwise."""
+        return -_SWATH_TILT_DEG
 
     @property
     def s2_edge_m(self) -> float:
