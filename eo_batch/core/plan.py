@@ -5,14 +5,14 @@ writer. Blocks and time bins get their place in the cube from the axes, an appen
 later plan extends the cube and never moves what is there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import shapely
 
-from eo_batch.core.digest import digest
+from eo_batch.core.digest import JsonValue, digest
 from eo_batch.core.errors import PlanError, RadiometryError
 from eo_batch.core.grid import Block, Cell, PlannedCell, block_of, cells_of_area
 from eo_batch.core.scenes import Asset, Scene
@@ -289,14 +289,16 @@ def _ring(x_min: float, y_min: float, x_max: float, y_max: float) -> tuple[Float
     return x, y
 
 
-def _json_scene(scene: Scene) -> Mapping[str, object]:
+def _json_scene(scene: Scene) -> JsonValue:
     """What of a scene decides pixels."""
 
-    def files(assets: Iterable[Asset]) -> list[Mapping[str, object]]:
+    def files(assets: Iterable[Asset]) -> list[JsonValue]:
         return [asdict(asset) for asset in assets]
 
-    return {"id": scene.scene_id, "time": _iso(scene.moment), "assets": files(scene.assets), "spare": files(scene.spare)}
+    return {
+        "id": scene.scene_id,
+        "time": scene.moment.isoformat(),
+        "assets": files(scene.assets),
+        "spare": files(scene.spare),
+    }
 
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat()

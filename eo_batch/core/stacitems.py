@@ -156,7 +156,7 @@ def absolute_href(href: str, base_href: str) -> str:
     if urlsplit(base_href).scheme in ("http", "https"):
         return urljoin(base_href, href)
     folder, _, _ = base_href.rpartition("/")
-    parts = [part for part in folder.split("/")]
+    parts = folder.split("/")
     for part in href.split("/"):
         if part == "..":
             parts.pop()
@@ -200,7 +200,7 @@ def _moment(properties: Mapping[str, Any]) -> datetime:
 
 
 def _parse(text: str) -> datetime:
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 

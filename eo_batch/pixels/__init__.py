@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: alignment, masks, composites, statistics, the simulated planet."""

@@ -1,0 +1,163 @@
+"""Range requests to source data: classed failures, counted bytes, a bound on what is in flight."""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+
+from eo_batch.core.errors import FailureKind, ReadError
+
+if TYPE_CHECKING:
+    from obstore import Bytes
+    from obstore.store import ObjectStore
+
+_TRANSIENT_HINT = re.compile(r"\b(429|5\d\d)\b|timed? ?out|reset|connect|error sending|refused", re.IGNORECASE)
+_DENIED_HINT = re.compile(r"\b(401|403)\b|AccessDenied|Forbidden|Unauthorized")
+_SHORT_HINT = re.compile(r"end of file before message|unexpected (EOF|end)|body.*(short|incomplete)|IncompleteMessage")
+_COALESCE_GAP = 64 * 1024
+"""Ranges closer than this are fetched as one: cheaper than another request (bytes)."""
+
+
+def classify(error: Exception) -> FailureKind:
+    """The failure class of what an object store client raised, after its own retries."""
+    text = str(error)
+    if isinstance(error, NotFoundError | FileNotFoundError):
+        return "missing"
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _DENIED_HINT.search(text):
+        return "forbidden"
+    if _SHORT_HINT.search(text):
+        return "truncated"
+    if "416" in text or "range" in text.lower():
+        return "truncated"
+    return "transient"
+
+
+class ByteBudget:
+    """Bytes that may be in flight at once; waiting takes turns, and one request over the limit goes alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Hold `size` bytes of the budget while the block runs."""
+        if self._waiting or (self._used and self._used + size > self._limit):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((size, turn))
+            await turn
+        else:
+            self._used += size
+        try:
+            yield
+        finally:
+            self._used -= size
+            while self._waiting and (not self._used or self._used + self._waiting[0][0] <= self._limit):
+                waiting_size, turn = self._waiting.popleft()
+                if not turn.cancelled():
+                    self._used += waiting_size
+                    turn.set_result(None)
+
+
+class Fetcher:
+    """The range requests of one object, as async-tiff asks for them.
+
+    Keeps what the TIFF library would swallow: the class of the first failure. Counts bytes and requests.
+    """
+
+    def __init__(self, client: "ObjectStore", href: str, budget: ByteBudget) -> None:
+        self._client = client
+        self._href = href
+        self._budget = budget
+        self.size: int | None = None
+        """Bytes of the object, known after the first request."""
+        self.bytes_in = 0
+        self.requests = 0
+        self.failure: ReadError | None = None
+        """The first failure."""
+
+    async def get_range_async(
+        self, path: str, *, start: int, end: int | None = None, length: int | None = None
+    ) -> "Bytes":
+        """One range; cut at the end of the object."""
+        stop = end if end is not None else start + (length or 0)
+        async with self._budget.hold(stop - start):
+            try:
+                if self.size is None:
+                    answer = await obstore.get_async(self._client, path, options={"range": (start, stop)})
+                    self.size = answer.meta["size"]
+                    data = await answer.bytes_async()
+                elif start >= self.size:
+                    raise self._short(stop)
+                else:
+                    data = await obstore.get_range_async(self._client, path, start=start, end=min(stop, self.size))
+            except (BaseError, OSError) as error:
+                raise self._failed(error) from error
+        self.bytes_in += len(data)
+        self.requests += 1
+        return data
+
+    async def get_ranges_async(
+        self,
+        path: str,
+        *,
+        starts: Sequence[int],
+        ends: Sequence[int] | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> "list[Bytes]":
+        """Several ranges, every one of them whole."""
+        if ends is None:
+            ends = [s + n for s, n in zip(starts, lengths or [], strict=True)]
+        if self.size is not None and max(ends) > self.size:
+            raise self._short(max(ends))
+        async with self._budget.hold(sum(ends) - sum(starts)):
+            try:
+                data = await obstore.get_ranges_async(
+                    self._client, path, starts=starts, ends=ends, coalesce=_COALESCE_GAP
+                )
+            except (BaseError, OSError) as error:
+                raise self._failed(error) from error
+        self.bytes_in += sum(len(part) for part in data)
+        self.requests += _merged(starts, ends)
+        return data
+
+    async def whole(self, path: str) -> bytes:
+        """The whole object."""
+        if self.size is None:
+            try:
+                self.size = int((await obstore.head_async(self._client, path))["size"])
+            except (BaseError, OSError) as error:
+                raise self._failed(error) from error
+        return bytes(await self.get_range_async(path, start=0, end=self.size))
+
+    def _short(self, wanted: int) -> ReadError:
+        return self._remember(ReadError(self._href, "truncated", f"{self.size} bytes where {wanted} were announced"))
+
+    def _failed(self, error: Exception) -> ReadError:
+        kind = classify(error)
+        return self._remember(ReadError(self._href, kind, _first_line(error)))
+
+    def _remember(self, failure: ReadError) -> ReadError:
+        self.failure = self.failure or failure
+        return failure
+
+
+def _merged(starts: Sequence[int], ends: Sequence[int]) -> int:
+    """Requests left after ranges closer than the gap are joined."""
+    count, reach = 0, -_COALESCE_GAP - 1
+    for start, end in sorted(zip(starts, ends, strict=True)):
+        if start - reach > _COALESCE_GAP:
+            count += 1
+        reach = max(reach, end)
+    return count
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).split("\n", 1)[0]
+    return re.sub(r"\?\S+", "?…", line)[:300]

@@ -1,0 +1,99 @@
+"""Read one band of one file over one block: async range requests, decoding in threads, no resampling.
+
+Tiled GeoTIFFs take the fast path (async-geotiff over obstore); other formats and layouts are fetched whole
+and opened by GDAL behind the same protocol.
+"""
+
+import warnings
+from typing import Protocol
+
+from async_geotiff import GeoTIFF, Window
+
+from eo_batch.core.errors import ReadError
+from eo_batch.core.scenes import Affine6, Asset
+from eo_batch.io.backends import open_asset
+from eo_batch.io.fetch import ByteBudget, Fetcher
+from eo_batch.io.gdal import read_whole
+from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
+from eo_batch.settings import Settings
+
+
+class RasterReader(Protocol):
+    """Reads windows of files."""
+
+    async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
+        """The window of `asset` that covers some bounds plus a margin; None if the file does not reach them.
+
+        bounds_of: maps an EPSG code to the wanted bounds in it; asked once the file's CRS is known.
+        margin_px: pixels of the file added on every side.
+
+        Raises ReadError with the failure's class.
+        """
+        ...
+
+
+class AssetReader:
+    """The real reader. One instance serves one shard, on one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._budget = ByteBudget(settings.inflight_bytes)
+
+    async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
+        """See `RasterReader`."""
+        client, key = open_asset(asset.href, self._settings)
+        fetcher = Fetcher(client, asset.href, self._budget)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # striped files: told apart below
+                tiff = await GeoTIFF.open(key, store=fetcher)
+            if tiff.ifd.tile_width is None:
+                return await read_whole(fetcher, key, asset, bounds_of, margin_px)
+            return await self._window(tiff, fetcher, asset, bounds_of, margin_px)
+        except ReadError:
+            raise
+        except Exception as error:
+            # The TIFF library raises its own types for what the fetcher met; the fetcher knows the class.
+            if fetcher.failure is not None:
+                raise fetcher.failure from error
+            if "magic bytes" in str(error) and await _looks_like_jp2(fetcher, key):
+                return await read_whole(fetcher, key, asset, bounds_of, margin_px)
+            raise ReadError(asset.href, "corrupt", str(error).split("\n", 1)[0][:300]) from error
+
+    async def _window(
+        self, tiff: GeoTIFF, fetcher: Fetcher, asset: Asset, bounds_of: BoundsOf, margin_px: int
+    ) -> RawImage | None:
+        epsg = _epsg_of(tiff, asset)
+        matrix = tiff.transform
+        transform: Affine6 = (matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f)
+        if tiff.count != 1:
+            raise ReadError(asset.href, "corrupt", f"the file has {tiff.count} bands where one was expected")
+        window = window_of(transform, tiff.height, tiff.width, bounds_of(epsg), margin_px)
+        if window is None:
+            return None
+        row, col, rows, cols = window
+        array = await tiff.read(window=Window(col_off=col, row_off=row, width=cols, height=rows))
+        return RawImage(
+            array.data[0],
+            array.mask,
+            epsg,
+            moved(transform, row, col),
+            tiff.nodata,
+            fetcher.bytes_in,
+            fetcher.requests,
+        )
+
+
+def _epsg_of(tiff: GeoTIFF, asset: Asset) -> int:
+    keys = tiff._gkd
+    for code in (keys.projected_type, keys.geographic_type):
+        if code is not None and code != 32767:  # 32767: user-defined, no code
+            return int(code)
+    if asset.epsg is not None:
+        return asset.epsg
+    raise ReadError(asset.href, "corrupt", "neither the file nor the catalogue names an EPSG code")
+
+
+async def _looks_like_jp2(fetcher: Fetcher, key: str) -> bool:
+    head = bytes(await fetcher.get_range_async(key, start=0, end=12))
+    return head[4:8] == b"jP  "

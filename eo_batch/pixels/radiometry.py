@@ -1,0 +1,59 @@
+"""Stored numbers to storage values of the cube, before any resampling. Legend: y rows, x columns."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eo_batch.core.sensors import SCL_CLOUD, SCL_NAMES, SensorKind
+
+Pixels = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+def valid_pixels(pixels_yx: Pixels, nodata: float | None) -> Mask:
+    """Pixels that hold data: finite and different from `nodata` (which may be NaN or None)."""
+    if np.issubdtype(pixels_yx.dtype, np.floating):
+        valid: Mask = np.isfinite(pixels_yx)
+    else:
+        valid = np.ones(pixels_yx.shape, bool)
+    if nodata is not None and not np.isnan(nodata):
+        valid &= pixels_yx != nodata
+    return valid
+
+
+def to_storage(
+    pixels_yx: Pixels, valid_yx: Mask, kind: SensorKind, scale: float, offset_dn: float, is_db: bool
+) -> Pixels:
+    """Values in the cube's storage encoding: stored * kind.scale_factor + kind.add_offset is physical.
+
+    Sentinel-2: (DN + offset) in ESA's present encoding, 1 to 65535, so that correction leaves dark pixels apart
+    from no data. Sentinel-1: linear power. Invalid pixels come out as 0; validity travels beside them.
+    """
+    if kind.kind == "s2-l2a":
+        shift = offset_dn - kind.add_offset / kind.scale_factor
+        stored = np.clip(pixels_yx.astype(np.int32) + round(shift), 1, 65535)
+        return np.where(valid_yx, stored, 0).astype(np.uint16)
+    if kind.kind == "classes":
+        return np.where(valid_yx, pixels_yx, 0).astype(np.uint16)
+    values = (np.where(valid_yx, pixels_yx, 0).astype(np.float64) + offset_dn) * scale
+    if is_db:
+        values = 10.0 ** (values / 10.0)
+    return np.where(valid_yx, values, 0).astype(np.float32)
+
+
+def clear_sky(scl_yx: Pixels, invalid_classes: tuple[int, ...]) -> Mask:
+    """Pixels that Sentinel-2's scene classification lets through: a class of the legend that is not excluded."""
+    good = [code for code in SCL_NAMES if code not in invalid_classes]
+    return np.isin(scl_yx, good)
+
+
+def cloudy(scl_yx: Pixels) -> Mask:
+    """Pixels classified as cloud, cirrus or cloud shadow."""
+    return np.isin(scl_yx, SCL_CLOUD)
+
+
+def undefined_classes(scl_yx: Pixels) -> dict[int, int]:
+    """Pixel counts of scene-classification codes that the legend does not have."""
+    codes, counts = np.unique(scl_yx, return_counts=True)
+    return {int(code): int(n) for code, n in zip(codes, counts, strict=True) if int(code) not in SCL_NAMES}
