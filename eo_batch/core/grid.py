@@ -23,6 +23,7 @@ _SEGMENT_DEG = 0.02
 """Longest piece of an edge projected as a straight line; its sagitta stays below a metre (see _SLACK_M)."""
 _SLACK_M = 1.0
 _ID = re.compile(r"u(\d{2})([ns])-(\d+)m-r(-?\d+)-c(-?\d+)")
+_BLOCK_KEY = re.compile(r"u(\d{2})([ns])-(\d+)m-(\d+)x\d+-r(-?\d+)-c(-?\d+)")
 
 
 @dataclass(frozen=True, order=True)
@@ -144,6 +145,15 @@ class Block:
             for r in range(self.side)
             for c in range(self.side)
         ]
+
+
+def parse_block_key(key: str) -> Block:
+    """The block of a key as `Block.key` writes it. Raises UsageError if it is none."""
+    match = _BLOCK_KEY.fullmatch(key)
+    if not match:
+        raise UsageError(f"{key!r} is not a block; one looks like u33n-2560m-8x8-r00249-c00024")
+    number, hemisphere, chip_m, side, row, col = match.groups()
+    return Block(Zone(int(number), hemisphere == "n").epsg, int(row), int(col), int(chip_m), int(side))
 
 
 def block_of(cell: Cell, side: int) -> Block:

@@ -34,6 +34,14 @@ class Axes:
     blocks: tuple[str, ...] = ()
     bins: tuple[str, ...] = ()
 
+    def time_index(self, bin_key: str) -> int | None:
+        """Position on the cube's time axis; None for products without one."""
+        return None if bin_key == STATIC_KEY else [key for key in self.bins if key != STATIC_KEY].index(bin_key)
+
+    def first_slot(self, block: Block) -> int:
+        """Position of a block's first cell on the cube's chip axis."""
+        return self.blocks.index(block.key) * block.side**2
+
     def extended(self, blocks: Iterable[str], bins: Iterable[str]) -> "Axes":
         """These axes with what is new appended in the order given."""
         return Axes(

@@ -32,6 +32,8 @@ class Source(_Value):
     """What went wrong, or the id of the spare."""
     bytes_in: int = 0
     """Bytes fetched."""
+    requests: int = 0
+    """Range requests sent."""
     offset_dn: float = 0.0
     offset_reason: str = ""
 

@@ -59,6 +59,24 @@ def time_bins(start: date, end: date, step: str) -> list[TimeBin]:
     return bins
 
 
+def bin_of_key(key: str, step: str) -> TimeBin:
+    """The bin that carries `key`, given the step that made it."""
+    match step:
+        case "year":
+            edge = date(int(key), 1, 1)
+        case "month":
+            edge = date.fromisoformat(f"{key}-01")
+        case "season":
+            month = next(m for m, name in _SEASONS.items() if name == key[5:])
+            edge = date(int(key[:4]) - (month == 12), month, 1)
+        case "all":
+            start, end = (date.fromisoformat(part) for part in key.split("-"))
+            return TimeBin(midnight(start), midnight(end), key)
+        case _:
+            edge = date.fromisoformat(key[:8])
+    return TimeBin(midnight(edge), midnight(_next(edge, step)), key)
+
+
 def _floor(day: date, step: str) -> date:
     match step:
         case "year":

@@ -1,0 +1,242 @@
+"""Search a STAC catalogue once: an API, a static catalogue, an ItemCollection or a stac-geoparquet file.
+
+Gives items as plain dictionaries with the address that their relative hrefs are resolved against.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+
+from eo_batch.core.errors import CatalogError, SpecError
+from eo_batch.core.stacitems import absolute_href
+from eo_batch.core.timebins import midnight
+from eo_batch.io.backends import open_asset
+from eo_batch.io.fetch import classify
+from eo_batch.settings import Settings
+
+Item = Mapping[str, Any]
+Bbox = tuple[float, float, float, float]
+Progress = Callable[[int], None]
+
+_PAGE_ITEMS = 250
+"""Items asked for a page: few large queries, since APIs throttle many small ones."""
+_API_RETRIES = 5
+_API_TIMEOUT_S = (5.0, 60.0)
+_WALKERS = 16
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to search for."""
+
+    catalog: str
+    """Address or path."""
+    collections: tuple[str, ...]
+    """Collections wanted; empty means all."""
+    bboxes: tuple[Bbox, ...]
+    """West, south, east, north, degrees; none crosses the antimeridian. An item that meets any of them is wanted."""
+    start: date | None
+    """First day, UTC; None for products without a time axis."""
+    end: date | None
+    """Day after the last."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Items of one search."""
+
+    items: tuple[tuple[Item, str], ...]
+    """(item, address that its relative hrefs are resolved against)."""
+    collections_seen: tuple[str, ...]
+    """Collection ids met, to tell a person what the catalogue holds."""
+
+
+def search(query: Query, settings: Settings, on_progress: Progress | None = None) -> Found:
+    """All items that the query wants, each once, sorted by (collection, id).
+
+    Raises CatalogError if the catalogue is down, refuses, or is none.
+    """
+    href = _normal(query.catalog)
+    if urlsplit(href).path.endswith((".parquet", ".geoparquet")):
+        source: Iterator[tuple[Item, str]] = _geoparquet(href, settings)
+    else:
+        document = _document(href, settings)
+        kind = document.get("type")
+        if kind == "FeatureCollection":
+            source = ((item, href) for item in document["features"])
+        elif _is_api(document):
+            source = _api(href, query)
+        elif kind in ("Catalog", "Collection") or "stac_version" in document:
+            source = _static(href, document, settings)
+        else:
+            raise CatalogError(
+                f"{_shown(href)} is neither a STAC catalogue, an API, an ItemCollection nor stac-geoparquet; "
+                "check the address"
+            )
+    seen: set[str] = set()
+    kept: dict[tuple[str, str, str], tuple[Item, str]] = {}
+    for item, base in source:
+        collection = str(item.get("collection") or "")
+        seen.add(collection)
+        if _wanted(item, collection, query):
+            kept[collection, str(item.get("id")), json.dumps(item.get("properties", {}).get("updated"))] = (item, base)
+            if on_progress is not None:
+                on_progress(len(kept))
+    return Found(tuple(kept[key] for key in sorted(kept)), tuple(sorted(seen - {""})))
+
+
+def _wanted(item: Item, collection: str, query: Query) -> bool:
+    if query.collections and collection and collection not in query.collections:
+        return False
+    bbox = item.get("bbox")
+    if not bbox:
+        return False
+    west, south, east, north = (*bbox[:2], *bbox[3:5]) if len(bbox) == 6 else bbox
+    parts = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    meets = any(
+        w <= box[2] and e >= box[0] and south <= box[3] and north >= box[1] for box in query.bboxes for w, e in parts
+    )
+    return meets and _in_time(item.get("properties", {}), query)
+
+
+def _in_time(properties: Mapping[str, Any], query: Query) -> bool:
+    if query.start is None or query.end is None:
+        return True
+    first = properties.get("datetime") or properties.get("start_datetime")
+    last = properties.get("datetime") or properties.get("end_datetime")
+    if not first or not last:
+        return False
+    return _utc(first) < midnight(query.end) and _utc(last) >= midnight(query.start)
+
+
+def _utc(text: str) -> datetime:
+    moment = datetime.fromisoformat(str(text))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _api(href: str, query: Query) -> Iterator[tuple[Item, str]]:
+    import requests
+    from pystac_client import Client
+    from pystac_client.exceptions import APIError
+    from pystac_client.stac_api_io import StacApiIO
+
+    times = None
+    if query.start is not None and query.end is not None:
+        times = f"{midnight(query.start):%Y-%m-%dT%H:%M:%SZ}/{midnight(query.end):%Y-%m-%dT%H:%M:%SZ}"
+    try:
+        client = Client.open(href, stac_io=StacApiIO(max_retries=_API_RETRIES, timeout=_API_TIMEOUT_S))
+        for bbox in query.bboxes:
+            found = client.search(
+                collections=list(query.collections) or None, bbox=bbox, datetime=times, limit=_PAGE_ITEMS
+            )
+            for item in found.items_as_dicts():
+                yield item, _self_href(item) or href
+    except (APIError, requests.RequestException) as error:
+        raise CatalogError(f"{_shown(href)}: the search failed ({_one_line(error)}); try again later") from error
+
+
+def _self_href(item: Item) -> str | None:
+    return next((str(link["href"]) for link in item.get("links", []) if link.get("rel") == "self"), None)
+
+
+def _static(href: str, root: Mapping[str, Any], settings: Settings) -> Iterator[tuple[Item, str]]:
+    """Walk child and item links; levels are fetched in parallel."""
+    with ThreadPoolExecutor(_WALKERS) as pool:
+        level: list[tuple[str, Mapping[str, Any]]] = [(href, root)]
+        visited = {href}
+        while level:
+            targets = []
+            for base, document in level:
+                for link in document.get("links", []):
+                    if link.get("rel") in ("child", "item") and "href" in link:
+                        target = absolute_href(str(link["href"]), base)
+                        if target not in visited:
+                            visited.add(target)
+                            targets.append(target)
+            documents = pool.map(lambda target: _document(target, settings), targets)
+            level = []
+            for target, document in zip(targets, documents, strict=True):
+                if document.get("type") == "Feature":
+                    yield document, target
+                else:
+                    level.append((target, document))
+
+
+def _geoparquet(href: str, settings: Settings) -> Iterator[tuple[Item, str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from stac_geoparquet.arrow import stac_table_to_items
+
+    try:
+        table = pq.read_table(io.BytesIO(_fetch(href, settings)))
+        for item in stac_table_to_items(table):
+            yield item, href
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise CatalogError(f"{_shown(href)} is not stac-geoparquet: {_one_line(error)}") from error
+
+
+def _document(href: str, settings: Settings) -> Mapping[str, Any]:
+    data = _fetch(href, settings)
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise CatalogError(f"{_shown(href)} is not JSON ({_one_line(error)}); check the address") from error
+    if not isinstance(document, Mapping):
+        raise CatalogError(f"{_shown(href)} is JSON but no STAC document; check the address")
+    return document
+
+
+def _fetch(href: str, settings: Settings) -> bytes:
+    try:
+        client, key = open_asset(href, settings)
+        return bytes(obstore.get(client, key).bytes())
+    except (BaseError, OSError) as error:
+        remedy = {
+            "missing": "check the address",
+            "forbidden": "check your credentials for it",
+        }.get(classify(error), "it does not answer; try again later")
+        raise CatalogError(f"catalogue {_shown(href)} can't be read: {classify(error)}; {remedy}") from error
+
+
+def _is_api(document: Mapping[str, Any]) -> bool:
+    return "conformsTo" in document or any(link.get("rel") == "search" for link in document.get("links", []))
+
+
+def _normal(catalog: str) -> str:
+    if not catalog:
+        raise SpecError("catalog is not set; give catalog=<address or path> on the command line or in the spec")
+    if "://" in catalog:
+        return catalog
+    from pathlib import Path
+
+    return str(Path(catalog).expanduser().absolute())
+
+
+def _shown(href: str) -> str:
+    return href.split("?", 1)[0]
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0][:300]
+
+
+def search_boxes(parts: Sequence[Bbox], margin_deg: float) -> tuple[Bbox, ...]:
+    """Boxes grown by a margin; what grows over the antimeridian continues on its other side."""
+    boxes: list[Bbox] = []
+    for west, south, east, north in parts:
+        w, e = west - margin_deg, east + margin_deg
+        s, n = max(south - margin_deg, -90.0), min(north + margin_deg, 90.0)
+        boxes.append((max(w, -180.0), s, min(e, 180.0), n))
+        if w < -180:
+            boxes.append((w + 360, s, 180.0, n))
+        if e > 180:
+            boxes.append((-180.0, s, e - 360, n))
+    return tuple(boxes)

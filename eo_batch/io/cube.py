@@ -1,0 +1,295 @@
+"""The cube: one sharded Zarr v3 group that `xarray.open_zarr` reads with coordinates and units.
+
+Legend: chip (position of a chip), time (bin), b bands, y rows, x columns. One Zarr shard holds one array's
+pixels of one block and time bin, so it has one writer; its inner chunks are single chips.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store as ZarrStore
+from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.core.buffer import Buffer
+from zarr.errors import ZarrUserWarning
+from zarr.storage import WrapperStore
+
+from eo_batch.core import layout
+from eo_batch.core.errors import DataError
+from eo_batch.core.grid import Block, parse_block_key
+from eo_batch.core.plan import Axes
+from eo_batch.core.spec import CubeArray, RunSpec
+from eo_batch.core.timebins import STATIC_KEY, bin_of_key
+from eo_batch.core.utm import project
+from eo_batch.io.store import Store
+
+_COORD_CHUNK = 65536
+_EPOCH = date(1970, 1, 1)
+
+
+def prepare_cube(store: Store, chips_prefix: str, spec: RunSpec, axes: Axes) -> None:
+    """Create the cube's arrays and coordinates, or extend them to `axes`. Idempotent; never shrinks or moves."""
+    path = layout.cube(chips_prefix)
+    with store.errors(f"write {path}"):
+        group = zarr.open_group(store.zarr(path), mode="a", attributes=_group_attributes(spec))
+        bins = [key for key in axes.bins if key != STATIC_KEY]
+        side = spec.grid.block_chips
+        chips = len(axes.blocks) * side**2
+        for array in spec.arrays():
+            _ensure(group, array, chips, len(bins), side)
+        _write_coordinates(group, spec, axes, bins)
+        with warnings.catch_warnings():
+            # Consolidated metadata is not yet in the Zarr v3 specification, but xarray opens far faster with it.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(store.zarr(path))
+
+
+def _ensure(group: zarr.Group, array: CubeArray, chips: int, n_bins: int, side: int) -> None:
+    kind, px, n_bands = array.spec.info, array.chip_px, len(array.bands)
+    times = () if kind.static else (n_bins,)
+    one = () if kind.static else (1,)
+    time_dim = () if kind.static else ("time",)
+    y, x, band = f"y_{array.pixel_m:g}m", f"x_{array.pixel_m:g}m", f"band_{array.name}"
+    labels = ["chip_id", "epsg", "x0", "y0", "lon", "lat"] + ([] if kind.static else ["time_bin"])
+    wavelengths = [f"wavelength_{array.name}"] if any(b.wavelength_um for b in array.bands) else []
+    attributes: dict[str, Any] = {
+        "long_name": kind.title,
+        "units": kind.units,
+        "pixel_size_m": array.pixel_m,
+        "resampling": kind.resampling,
+        "composite": "none" if kind.static else array.spec.composite,
+        "coordinates": " ".join(labels + wavelengths),
+        "product": kind.kind,
+    }
+    if np.issubdtype(np.dtype(kind.dtype), np.integer):
+        attributes["_FillValue"] = int(kind.fill)
+    if (kind.scale_factor, kind.add_offset) != (1.0, 0.0):
+        attributes |= {"scale_factor": kind.scale_factor, "add_offset": kind.add_offset}
+    resampled = [b.name for b in array.bands if b.native_m * array.spec.pixel_scale > array.pixel_m + 1e-9]
+    if resampled and kind.kind == "s2-l2a":
+        attributes["comment"] = f"{', '.join(resampled)}: resampled from coarser native pixels"
+    _array(
+        group,
+        array.name,
+        (chips, *times, n_bands, px, px),
+        (1, *one, n_bands, px, px),
+        (side**2, *one, n_bands, px, px),
+        kind.dtype,
+        kind.fill,
+        ("chip", *time_dim, band, y, x),
+        attributes,
+    )
+    _array(
+        group,
+        f"{array.name}_valid",
+        (chips, *times, px, px),
+        (1, *one, px, px),
+        (side**2, *one, px, px),
+        "uint8",
+        0,
+        ("chip", *time_dim, y, x),
+        {"long_name": f"valid observations of {array.name}", "units": "1", "coordinates": " ".join(labels)},
+    )
+    _coordinate(group, band, (band,), np.array(array.band_names, dtype=object), {"long_name": "band"})
+    for name in wavelengths:
+        _coordinate(
+            group,
+            name,
+            (band,),
+            np.array([b.wavelength_um or np.nan for b in array.bands]),
+            {"long_name": "centre wavelength", "units": "um", "standard_name": "radiation_wavelength"},
+        )
+    offsets = (np.arange(px) + 0.5) * array.pixel_m
+    _coordinate(group, x, (x,), offsets, {"long_name": "pixel centre east of x0", "units": "m"})
+    _coordinate(group, y, (y,), -offsets, {"long_name": "pixel centre north of y0 (negative: south)", "units": "m"})
+
+
+def _write_coordinates(group: zarr.Group, spec: RunSpec, axes: Axes, bins: Sequence[str]) -> None:
+    cells = [cell for key in axes.blocks for cell in parse_block_key(key).cells()]
+    epsg = np.array([cell.epsg for cell in cells], np.int32)
+    x0 = np.array([cell.bounds[0] for cell in cells], np.float64)
+    y0 = np.array([cell.bounds[3] for cell in cells], np.float64)
+    lon, lat = np.empty_like(x0), np.empty_like(y0)
+    half = spec.grid.chip_m / 2
+    for code in np.unique(epsg):
+        at = epsg == code
+        lon[at], lat[at] = project(int(code), 4326, x0[at] + half, y0[at] - half)
+    ids = np.array([cell.chip_id for cell in cells], dtype=object)
+    _coordinate(group, "chip_id", ("chip",), ids, {"long_name": "chip id"})
+    _coordinate(group, "epsg", ("chip",), epsg, {"long_name": "EPSG code of x0 and y0"})
+    _coordinate(group, "x0", ("chip",), x0, {"long_name": "left edge of the chip", "units": "m"})
+    _coordinate(group, "y0", ("chip",), y0, {"long_name": "top edge of the chip", "units": "m"})
+    _coordinate(group, "lon", ("chip",), lon, {"standard_name": "longitude", "units": "degrees_east"})
+    _coordinate(group, "lat", ("chip",), lat, {"standard_name": "latitude", "units": "degrees_north"})
+    if bins:
+        edges = np.array([_edges(spec, key) for key in bins], np.int64)
+        days = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"}
+        _coordinate(group, "time", ("time",), edges[:, 0], days | {"standard_name": "time", "bounds": "time_bounds"})
+        _coordinate(group, "time_bounds", ("time", "bound"), edges, days)
+        _coordinate(group, "time_bin", ("time",), np.array(bins, dtype=object), {"long_name": "time bin"})
+
+
+def _edges(spec: RunSpec, key: str) -> tuple[int, int]:
+    time_bin = bin_of_key(key, spec.time.step)
+    return (time_bin.start.date() - _EPOCH).days, (time_bin.end.date() - _EPOCH).days
+
+
+def _array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...],
+    dtype: str,
+    fill: float,
+    dims: tuple[str, ...],
+    attributes: dict[str, Any],
+) -> None:
+    if name in group:
+        existing = group[name]
+        assert isinstance(existing, zarr.Array)
+        if existing.shape != shape:
+            existing.resize(tuple(max(a, b) for a, b in zip(existing.shape, shape, strict=True)))
+        return
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        shards=shards,
+        dtype=dtype,
+        fill_value=fill,
+        dimension_names=dims,
+        attributes=attributes,
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle),
+    )
+
+
+def _coordinate(group: zarr.Group, name: str, dims: tuple[str, ...], values: NDArray[Any], attrs: dict[str, Any]) -> None:
+    text = values.dtype == object
+    if name not in group:
+        chunks = (_COORD_CHUNK, *values.shape[1:])
+        group.create_array(
+            name,
+            shape=values.shape,
+            chunks=chunks,
+            dtype="string" if text else values.dtype,
+            dimension_names=dims,
+            attributes=attrs,
+        )
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    if array.shape != values.shape:
+        array.resize(values.shape)
+    array[...] = values
+
+
+def _group_attributes(spec: RunSpec) -> dict[str, Any]:
+    return {
+        "title": f"eo-batch chip cube of {spec.name}",
+        "Conventions": "CF-1.11",
+        "chip_size_m": spec.grid.chip_m,
+        "source": "STAC catalogues named in the run's plan",
+    }
+
+
+class _Recorder(WrapperStore[ZarrStore]):
+    """Notes size and SHA-256 of every object that goes through."""
+
+    def __init__(self, store: ZarrStore, written: dict[str, tuple[int, str]] | None = None) -> None:
+        super().__init__(store)
+        self.written = {} if written is None else written
+
+    def with_read_only(self, read_only: bool = False) -> "_Recorder":
+        return _Recorder(self._store.with_read_only(read_only), self.written)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        await super().set(key, value)
+        data = value.to_bytes()
+        self.written[key] = (len(data), hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True)
+class CubeWriter:
+    """Writes whole Zarr shards of one block and time bin."""
+
+    store: Store
+    chips_prefix: str
+    axes: Axes
+
+    def write(
+        self, array: CubeArray, block: Block, bin_key: str, pixels_cbyx: NDArray[Any], valid_cyx: NDArray[np.uint8]
+    ) -> dict[str, tuple[int, str]]:
+        """Write the pixels and valid counts of all cells of a block, in block order.
+
+        Returns size and SHA-256 of each object by key below the chips prefix; an array without a valid pixel
+        writes none.
+        """
+        path = layout.cube(self.chips_prefix)
+        recorder = _Recorder(self.store.zarr(path))
+        with self.store.errors(f"write {path}/{array.name}"):
+            group = zarr.open_group(recorder, mode="r+", use_consolidated=False)
+            first, time_index = self.axes.first_slot(block), self.axes.time_index(bin_key)
+            place: tuple[Any, ...] = (slice(first, first + block.side**2),)
+            if time_index is not None:
+                place = (*place, time_index)
+            for name, values in ((array.name, pixels_cbyx), (f"{array.name}_valid", valid_cyx)):
+                target = group[name]
+                assert isinstance(target, zarr.Array)
+                target[place] = values
+        return {f"cube.zarr/{key}": facts for key, facts in sorted(recorder.written.items())}
+
+
+class CubeReader:
+    """Reads chips by their position in the cube."""
+
+    def __init__(self, store: Store, chips_prefix: str) -> None:
+        path = layout.cube(chips_prefix)
+        with store.errors(f"read {path}"):
+            self._group = zarr.open_group(store.zarr(path, read_only=True), mode="r")
+        self._errors = store.errors
+        self._path = path
+
+    def bands(self, array: str) -> tuple[str, ...]:
+        """Band labels of an array."""
+        return tuple(str(name) for name in np.asarray(self._array(f"band_{array}")[:]))
+
+    def stored(self, array: str, slots: Sequence[int], time_index: int | None) -> NDArray[Any]:
+        """Stored values (chip, b, y, x) of chips at `slots`; time_index None for arrays without time."""
+        source = self._array(array)
+        selection: tuple[Any, ...] = (np.asarray(slots, np.int64),)
+        if time_index is not None:
+            selection = (*selection, time_index)
+        with self._errors(f"read {self._path}/{array}"):
+            try:
+                return np.asarray(source.oindex[selection])
+            except (ValueError, RuntimeError) as error:  # codecs raise these for bytes that do not decode
+                raise DataError(f"{self._path}/{array}: a shard can't be decoded ({error}); delete its receipt") from error
+
+    def read(
+        self, array: str, slots: Sequence[int], time_index: int | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Physical values (chip, b, y, x) float32, 0 where invalid, and validity of the same shape."""
+        attributes = self._array(array).attrs
+        stored = self.stored(array, slots, time_index)
+        is_float = np.issubdtype(stored.dtype, np.floating)
+        valid: NDArray[np.bool_] = np.isfinite(stored) if is_float else stored != attributes.get("_FillValue", 0)
+        scale, offset = np.float32(attributes.get("scale_factor", 1.0)), np.float32(attributes.get("add_offset", 0.0))
+        physical = np.where(valid, stored.astype(np.float32) * scale + offset, np.float32(0))
+        return physical.astype(np.float32), valid
+
+    def valid_counts(self, array: str, slots: Sequence[int], time_index: int | None) -> NDArray[np.uint8]:
+        """Valid observations (chip, y, x)."""
+        return self.stored(f"{array}_valid", slots, time_index).astype(np.uint8)
+
+    def _array(self, name: str) -> "zarr.Array[Any]":
+        if name not in self._group:
+            raise DataError(f"{self._path} has no array {name}; it holds {', '.join(sorted(self._group.array_keys()))}")
+        found = self._group[name]
+        assert isinstance(found, zarr.Array)
+        return found

@@ -1,0 +1,43 @@
+"""Tables as Parquet bytes: deterministic, with a geometry column as GeoParquet where there is one."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eo_batch.core.errors import DataError, StoreMissing
+from eo_batch.io.store import Store
+
+
+def parquet_bytes(table: pa.Table, row_group: int = 65536) -> bytes:
+    """Parquet, zstd-compressed. Equal tables give equal bytes with one pyarrow version."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=row_group, store_schema=True)
+    return sink.getvalue()
+
+
+def read_table(store: Store, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole Parquet object. Raises DataError if it is missing or cut short."""
+    try:
+        data = store.get(key)
+    except StoreMissing as error:
+        raise DataError(f"{store.href(key)} is missing; run the stage that writes it") from error
+    try:
+        return pq.read_table(io.BytesIO(data), columns=list(columns) if columns is not None else None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{store.href(key)} is not a whole Parquet file ({error}); delete it and run again") from error
+
+
+def with_geometry(table: pa.Table, column: str = "geometry", kind: str = "Polygon") -> pa.Table:
+    """The table with GeoParquet 1.1 metadata for a WKB column in longitude and latitude (OGC:CRS84)."""
+    geo: Mapping[str, Any] = {
+        "version": "1.1.0",
+        "primary_column": column,
+        "columns": {column: {"encoding": "WKB", "geometry_types": [kind]}},
+    }
+    metadata = dict(table.schema.metadata or {})
+    metadata[b"geo"] = json.dumps(geo, sort_keys=True).encode()
+    return table.replace_schema_metadata(metadata)

@@ -1,0 +1,311 @@
+"""Stage `chips`: one block of chips x one time bin x one sensor, from source files to whole Zarr shards.
+
+Legend: t scenes or observations, b bands, c chips of the block, y rows, x columns.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eo_batch.core import layout
+from eo_batch.core.identity import Identity
+from eo_batch.core.plan import Axes, Shard, asset_bounds, observation_day
+from eo_batch.core.receipts import ChipState, Note, Receipt
+from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.sensors import SCL_NAMES
+from eo_batch.core.spec import CubeArray, RunSpec
+from eo_batch.io.cube import CubeWriter
+from eo_batch.io.rasters import AssetReader, RasterReader
+from eo_batch.io.store import Store
+from eo_batch.io.tables import parquet_bytes
+from eo_batch.io.windows import RawImage
+from eo_batch.pixels import composite
+from eo_batch.pixels.align import PixelGrid, SourceImage, align, outline_in
+from eo_batch.pixels.chips import cut
+from eo_batch.pixels.moments import moments_of
+from eo_batch.pixels.radiometry import clear_sky, to_storage, undefined_classes, valid_pixels
+from eo_batch.settings import Settings
+from eo_batch.stages.sources import Sources, in_order
+
+Mask = NDArray[np.bool_]
+_SNOW_NOTE_SHARE = 0.3
+"""Share of a scene classified as snow from which a person is told: cloud is often taken for snow."""
+
+
+def run(spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store: Store, settings: Settings) -> Receipt:
+    """Make one shard. Raises ShardFailed, StoreError."""
+    return asyncio.run(make(spec, shard, scenes, axes, store, AssetReader(settings)))
+
+
+async def make(
+    spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store: Store, reader: RasterReader
+) -> Receipt:
+    """As `run`, with any reader."""
+    work = _Work(spec, shard, _ordered(spec, shard, scenes), reader)
+    arrays = [array for array in spec.arrays() if array.sensor == shard.sensor]
+    prefix = Identity(spec).prefix("chips")
+    writer = CubeWriter(store, prefix, axes)
+    written: dict[str, tuple[int, str]] = {}
+    rows: list[dict[str, object]] = []
+    await work.read_classes()
+    made = [await work.make_array(array) for array in arrays]
+    work.sources.check_lost(shard.key, spec.limits.max_missing)
+    for array, image in zip(arrays, made, strict=True):
+        pixels, valid = work.to_chips(array, image)
+        written |= writer.write(array, shard.block, shard.bin_key, pixels, valid)
+        rows.extend(_summary_rows(array, shard.bin_key, work.places, pixels))
+    data = parquet_bytes(pa.Table.from_pylist(rows, schema=_SUMMARY))
+    key = layout.summary(prefix, shard.key)
+    store.put(key, data)
+    written[key.removeprefix(f"{prefix}/")] = (len(data), "")
+    outcomes = in_order(work.sources.outcomes)
+    return Receipt(
+        stage="chips",
+        shard=shard.key,
+        inputs=shard.inputs,
+        outputs={name: size for name, (size, _) in written.items()},
+        digests={name: sha for name, (_, sha) in written.items() if sha},
+        chips=work.states(arrays, made),
+        valid=work.valid_shares(arrays, made),
+        sources=outcomes,
+        notes=tuple(work.notes),
+        bytes_in=sum(s.bytes_in for s in outcomes),
+        requests=sum(s.requests for s in outcomes),
+    )
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One array of the block."""
+
+    pixels_byx: NDArray[np.generic]
+    valid_yx: NDArray[np.uint8]
+    """Observations in which every band is valid."""
+    seen_yx: Mask
+    """Whether any scene holds data there, clouds included."""
+    covered_yx: Mask
+    """Whether any scene's grid reaches there."""
+
+
+class _Work:
+    """The steps of one shard."""
+
+    def __init__(self, spec: RunSpec, shard: Shard, scenes: Sequence[Scene], reader: RasterReader) -> None:
+        self.spec, self.shard, self.scenes = spec, shard, scenes
+        self.sensor = spec.sensors[shard.sensor]
+        self.kind = self.sensor.info
+        self.places = {cell.chip_id: i for i, cell in enumerate(shard.block.cells()) if cell.chip_id in shard.chip_ids}
+        self.sources = Sources(reader, self._bounds_in)
+        self.notes: list[Note] = []
+        self._scl: dict[str, RawImage | None] = {}
+
+    def grid(self, pixel_m: float) -> PixelGrid:
+        """The block's grid at a pixel size."""
+        x_min, y_min, x_max, y_max = self.shard.block.bounds
+        size = round((x_max - x_min) / pixel_m)
+        return PixelGrid(self.shard.block.epsg, x_min, y_max, pixel_m, size, size)
+
+    def _bounds_in(self, epsg: int) -> tuple[float, float, float, float]:
+        grid = self.grid(self.spec.grid.chip_m)
+        return grid.bounds if epsg == grid.epsg else outline_in(grid, epsg)
+
+    async def read_classes(self) -> None:
+        """Read Sentinel-2's scene classification of all scenes; it masks every band."""
+        if self.kind.kind != "s2-l2a":
+            return
+        results = await asyncio.gather(*(self.sources.read(scene, "SCL") for scene in self.scenes))
+        for scene, result in zip(self.scenes, results, strict=True):
+            self._scl[scene.scene_id] = result[0] if result else None
+            if result:
+                self.notes.extend(_class_notes(scene, result[0]))
+
+    async def make_array(self, array: CubeArray) -> _Image:
+        """All bands of one array, composited."""
+        grid = self.grid(array.pixel_m)
+        clear = {scene.scene_id: self._clear(scene, grid) for scene in self.scenes}
+        usable = [scene for scene in self.scenes if clear[scene.scene_id] is not None]
+        groups = self._groups(usable)
+        every: Mask = np.ones((len(groups), *grid.shape), bool)
+        seen, covered = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
+        bands = []
+        for band in array.band_names:
+            images = await asyncio.gather(*(self._observe(scene, band, grid, array) for scene in usable))
+            by_scene = dict(zip((scene.scene_id for scene in usable), images, strict=True))
+            stack = np.zeros((len(groups), *grid.shape), self.kind.dtype)
+            valid_t: Mask = np.zeros((len(groups), *grid.shape), bool)
+            for t, group in enumerate(groups):
+                present = [(i, clear[s.scene_id]) for s in group if (i := by_scene[s.scene_id]) is not None]
+                for (_, data), _ in present:
+                    seen |= data
+                for s in group:
+                    if by_scene[s.scene_id] is not None:
+                        covered |= self._footprint(s, grid)
+                if present:
+                    pixels_tyx = np.stack([pixels for (pixels, _), _ in present])
+                    valid_tyx = np.stack([data & mask for (_, data), mask in present])
+                    stack[t], valid_t[t] = composite.mosaic(pixels_tyx, valid_tyx)
+            every &= valid_t
+            bands.append(self._composite(stack, valid_t, grid, array))
+        return _Image(np.stack(bands), composite.valid_count(every), seen, covered)
+
+    def _composite(self, stack: NDArray[np.generic], valid_t: Mask, grid: PixelGrid, array: CubeArray) -> NDArray[np.generic]:
+        if not len(stack):
+            return np.full(grid.shape, self.kind.fill, self.kind.dtype)
+        join = composite.mean if array.spec.composite == "mean" else composite.median
+        return join(stack, valid_t, self.kind.fill)
+
+    def _groups(self, scenes: Sequence[Scene]) -> list[list[Scene]]:
+        """Scenes that form one observation: one overpass; all of them for products without a time axis."""
+        if self.kind.static:
+            return [list(scenes)] if scenes else []
+        groups: dict[str, list[Scene]] = {}
+        for scene in scenes:
+            groups.setdefault(observation_day(scene), []).append(scene)
+        return [groups[day] for day in sorted(groups)]
+
+    async def _observe(
+        self, scene: Scene, band: str, grid: PixelGrid, array: CubeArray
+    ) -> tuple[NDArray[np.generic], Mask] | None:
+        result = await self.sources.read(scene, band)
+        return None if result is None else await asyncio.to_thread(self._to_grid, *result, grid, array)
+
+    def _to_grid(self, raw: RawImage, asset: Asset, grid: PixelGrid, array: CubeArray) -> tuple[NDArray[np.generic], Mask]:
+        nodata = raw.nodata if raw.nodata is not None else asset.nodata
+        if nodata is None and self.kind.kind in ("s2-l2a", "classes"):
+            nodata = 0.0  # both products define it so, whether or not a file says it
+        valid = valid_pixels(raw.pixels_yx, nodata)
+        if raw.mask_yx is not None:
+            valid &= raw.mask_yx
+        # Corrected before resampling: on dark ground the order changes the result.
+        stored = to_storage(raw.pixels_yx, valid, self.kind, asset.scale, asset.offset_dn, asset.db)
+        aligned = align(SourceImage(stored, valid, raw.epsg, raw.transform), grid, self.kind.resampling)
+        return aligned.pixels_yx, aligned.valid_yx
+
+    def _clear(self, scene: Scene, grid: PixelGrid) -> Mask | None:
+        if self.kind.kind != "s2-l2a":
+            return np.ones(grid.shape, bool)
+        raw = self._scl[scene.scene_id]
+        if raw is None:
+            return None
+        source = SourceImage(raw.pixels_yx, np.ones(raw.pixels_yx.shape, bool), raw.epsg, raw.transform)
+        aligned = align(source, grid, "nearest")
+        return aligned.valid_yx & clear_sky(aligned.pixels_yx, self.sensor.scl_invalid)
+
+    def _footprint(self, scene: Scene, grid: PixelGrid) -> Mask:
+        """Pixels of the grid inside the scene's raster; all of them where the catalogue does not tell."""
+        asset = next((a for a in scene.assets if a.epsg == grid.epsg and a.transform and a.shape), None)
+        inside: Mask = np.zeros(grid.shape, bool)
+        if asset is None:
+            return ~inside
+        x_min, y_min, x_max, y_max = asset_bounds(asset)
+        rows = slice(_index(grid.top - y_max, grid.pixel), _index(grid.top - y_min, grid.pixel))
+        inside[rows, _index(x_min - grid.left, grid.pixel) : _index(x_max - grid.left, grid.pixel)] = True
+        return inside
+
+    def to_chips(self, array: CubeArray, image: _Image) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
+        """Pixels (c, b, y, x) and valid counts (c, y, x); cells outside the area stay empty."""
+        side = self.shard.block.side
+        pixels, valid = cut(image.pixels_byx, side), cut(image.valid_yx[None], side)[:, 0]
+        outside = [i for i in range(side * side) if i not in set(self.places.values())]
+        pixels[outside], valid[outside] = array.spec.info.fill, 0
+        return pixels, valid
+
+    def states(self, arrays: Sequence[CubeArray], images: Sequence[_Image]) -> dict[str, ChipState]:
+        """Outcome of every chip, judged on the sensor's finest array."""
+        image, side = images[0], self.shard.block.side
+        grid = self.grid(arrays[0].pixel_m)
+        failed = np.zeros(grid.shape, bool)
+        for scene in self.scenes:
+            if scene.scene_id in self.sources.lost:
+                failed |= self._footprint(scene, grid)
+        layers = {
+            "ok": image.valid_yx > 0,
+            "read_failed": failed,
+            "clouded_out": image.seen_yx,
+            "no_data": image.covered_yx,
+        }
+        per_chip = {name: cut(layer[None], side)[:, 0].any((1, 2)) for name, layer in layers.items()}
+        states: dict[str, ChipState] = {}
+        for chip_id, place in self.places.items():
+            state: ChipState = "no_scene"
+            for name in ("ok", "read_failed", "clouded_out", "no_data"):
+                if per_chip[name][place]:
+                    state = name
+                    break
+            states[chip_id] = state
+        return states
+
+    def valid_shares(self, arrays: Sequence[CubeArray], images: Sequence[_Image]) -> dict[str, float]:
+        """Share of each chip's pixels with a valid observation, on the finest array."""
+        shares = cut((images[0].valid_yx > 0)[None], self.shard.block.side)[:, 0].mean((1, 2))
+        return {chip_id: round(float(shares[place]), 6) for chip_id, place in self.places.items()}
+
+
+def _ordered(spec: RunSpec, shard: Shard, scenes: Iterable[Scene]) -> list[Scene]:
+    """The shard's scenes: by time, or newest first for products without a time axis, of which the first wins."""
+    wanted = set(shard.scene_ids)
+    chosen = [scene for scene in scenes if scene.sensor == shard.sensor and scene.scene_id in wanted]
+    static = spec.sensors[shard.sensor].info.static
+    return sorted(chosen, key=lambda s: (-s.moment.timestamp() if static else s.moment.timestamp(), s.tile, s.scene_id))
+
+
+def _class_notes(scene: Scene, raw: RawImage) -> list[Note]:
+    notes = []
+    for code, count in undefined_classes(raw.pixels_yx).items():
+        text = f"scene classification holds code {code}, which the legend does not have, in {count} pixels; left out"
+        notes.append(Note(subject=scene.scene_id, text=text))
+    codes, counts = np.unique(raw.pixels_yx, return_counts=True)
+    shares = {int(c): float(n) / raw.pixels_yx.size for c, n in zip(codes, counts, strict=True)}
+    if shares.get(11, 0.0) >= _SNOW_NOTE_SHARE:
+        top = ", ".join(
+            f"{SCL_NAMES.get(c, c)} {100 * s:.1f} %" for c, s in sorted(shares.items(), key=lambda p: -p[1])[:3]
+        )
+        notes.append(Note(subject=scene.scene_id, text=f"{top}: cloud is often taken for snow, have a look"))
+    return notes
+
+
+def _summary_rows(
+    array: CubeArray, bin_key: str, places: dict[str, int], pixels_cbyx: NDArray[np.generic]
+) -> list[dict[str, object]]:
+    """Per chip and band: count, mean and squared deviations on the scale that models see; per class its pixels."""
+    kind = array.spec.info
+    rows: list[dict[str, object]] = []
+    for chip_id, place in places.items():
+        for b, band in enumerate(array.band_names):
+            stored = pixels_cbyx[place, b]
+            about = {"chip_id": chip_id, "bin": bin_key, "array": array.name, "band": band}
+            if kind.kind == "classes":
+                codes, counts = np.unique(stored[stored != int(kind.fill)], return_counts=True)
+                rows.extend(
+                    about | {"code": int(code), "n": int(n)} for code, n in zip(codes, counts, strict=True)
+                )
+                continue
+            good = valid_pixels(stored, None if np.isnan(kind.fill) else kind.fill)
+            values = stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset
+            if kind.model_scale == "db":
+                values = 10 * np.log10(values[values > 0])
+            sums = moments_of(values)
+            rows.append(about | {"n": sums.n, "mean": sums.mean, "m2": sums.m2})
+    return rows
+
+
+def _index(distance: float, pixel: float) -> int:
+    return max(round(distance / pixel), 0)
+
+
+_SUMMARY = pa.schema(
+    [
+        ("chip_id", pa.string()),
+        ("bin", pa.string()),
+        ("array", pa.string()),
+        ("band", pa.string()),
+        ("code", pa.int32()),
+        ("n", pa.int64()),
+        ("mean", pa.float64()),
+        ("m2", pa.float64()),
+    ]
+)

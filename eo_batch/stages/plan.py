@@ -1,0 +1,88 @@
+"""Stage `plan`: the only window on the outside world. Searches once and freezes what it found."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+from eo_batch.core.errors import PlanError, SpecError
+from eo_batch.core.identity import Identity
+from eo_batch.core.plan import Plan, make_plan, usable
+from eo_batch.core.receipts import Note, Receipt
+from eo_batch.core.scenes import Scene
+from eo_batch.core.spec import RunSpec, SensorSpec
+from eo_batch.core.stacitems import resolve_duplicates, scene_of_item
+from eo_batch.io.catalogs import Query, search, search_boxes
+from eo_batch.io.plans import extend_axes, has_scenes, load_plan, load_scenes, save_plan, save_scenes
+from eo_batch.io.store import Store
+from eo_batch.settings import Settings
+
+OnFound = Callable[[str, int], None]
+"""Called with a sensor's name and the items found so far."""
+
+
+def find_scenes(spec: RunSpec, settings: Settings, on_found: OnFound | None = None) -> list[Scene]:
+    """All scenes of all sensors over the area and dates, duplicates resolved. Raises CatalogError, PlanError."""
+    area = spec.area.polygon()
+    scenes: list[Scene] = []
+    for name, sensor in spec.sensors.items():
+        catalog = sensor.catalog or spec.catalog
+        if not catalog:
+            raise SpecError("catalog is not set; give catalog=<address or path> on the command line or in the spec")
+        collections = _collections(name, sensor)
+        bounds = [tuple(part.bounds) for part in area.geoms]
+        reach_m = 2 * spec.grid.chip_m
+        lat = max(abs(b) for box in bounds for b in (box[1], box[3]))
+        margin = reach_m / (111_000 * max(math.cos(math.radians(lat)), 0.1))
+        static = sensor.info.static
+        query = Query(
+            catalog,
+            collections,
+            search_boxes([(b[0], b[1], b[2], b[3]) for b in bounds], margin),
+            None if static else spec.time.start,
+            None if static else spec.time.end,
+        )
+        found = search(query, settings, partial(on_found, name) if on_found else None)
+        if not found.items:
+            held = ", ".join(found.collections_seen) or "nothing that meets the area"
+            raise PlanError(
+                f"sensors.{name}: {catalog} has no item of {', '.join(collections)} over the area"
+                f"{'' if static else f' from {spec.time.start} to {spec.time.end}'}; it holds {held}; "
+                f"check area, time and sensors.{name}.collections"
+            )
+        scenes.extend(scene_of_item(item, name, sensor, base) for item, base in found.items)
+    return resolve_duplicates(scenes)
+
+
+def preview(spec: RunSpec, settings: Settings, on_found: OnFound | None = None) -> Plan:
+    """The plan without writing anything."""
+    return make_plan(spec, find_scenes(spec, settings, on_found), Identity(spec).prefix("chips"))
+
+
+def run(spec: RunSpec, store: Store, settings: Settings, on_found: OnFound | None = None) -> Receipt:
+    """Freeze the plan; an existing one is used as it is. Nothing is written if there is no valid plan."""
+    identity = Identity(spec)
+    prefix = identity.prefix("plan")
+    if has_scenes(store, prefix):
+        scenes = load_scenes(store, prefix)
+    else:
+        found = find_scenes(spec, settings, on_found)
+        make_plan(spec, found, identity.prefix("chips"))  # refuses before anything is frozen
+        scenes = save_scenes(store, prefix, usable(found, spec))
+    plan = make_plan(spec, scenes, identity.prefix("chips"))
+    sizes = save_plan(store, prefix, plan)
+    bins = dict.fromkeys(shard.bin_key for shard in plan.shards)
+    extend_axes(store, identity.prefix("chips"), [block.key for block in plan.blocks], list(bins))
+    notes = tuple(Note(subject=s.scene_id, text=s.refusal) for s in scenes if s.refusal is not None)
+    return Receipt(stage="plan", shard="plan", inputs=prefix, outputs=sizes, notes=notes)
+
+
+def _collections(name: str, sensor: SensorSpec) -> tuple[str, ...]:
+    collections = sensor.collections or sensor.info.collections
+    if not collections:
+        raise SpecError(f"sensors.{name}.collections is empty and {sensor.kind} has no usual ones; name them")
+    return collections
+
+
+def load(spec: RunSpec, store: Store) -> Plan:
+    """The frozen plan of a spec."""
+    return load_plan(store, Identity(spec).prefix("plan"))

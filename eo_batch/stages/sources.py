@@ -1,0 +1,123 @@
+"""Reading the source files of one shard: retries, spares, and one outcome for every file."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from eo_batch.core.errors import ReadError, ShardFailed
+from eo_batch.core.receipts import Source, SourceState
+from eo_batch.core.scenes import Asset, Scene
+from eo_batch.io.rasters import RasterReader
+from eo_batch.io.windows import Bounds, RawImage
+
+_TRIES = 3
+"""Tries for failures that can pass (transient, truncated), above the object store client's own retries."""
+_BACKOFF_S = 0.5
+_MARGIN_PX = 2
+
+BoundsOf = Callable[[int], Bounds]
+
+
+@dataclass
+class Sources:
+    """Reads files for one shard and remembers what happened to each."""
+
+    reader: RasterReader
+    bounds_of: BoundsOf
+    outcomes: list[Source] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+    """Ids of scenes of which a file could not be read."""
+
+    async def read(self, scene: Scene, band: str) -> tuple[RawImage, Asset] | None:
+        """A scene's file of a band, or its spare; None if it does not reach the block or is lost for good.
+
+        Raises ShardFailed for failures that another try, or a person, can mend (transient, forbidden).
+        """
+        asset = scene.asset(band)
+        if asset is None:
+            return None
+        try:
+            raw = await self._try(asset)
+        except ReadError as error:
+            if error.kind in ("transient", "forbidden"):
+                raise self._failed(error, asset, scene) from error
+            spare = await self._spare(scene, band, error)
+            if spare is None:
+                self.lost.add(scene.scene_id)
+                self._note(scene, asset, error.kind, error.detail)
+            return spare
+        if raw is None:
+            self._note(scene, asset, "outside")
+            return None
+        self._note(scene, asset, "ok", raw=raw)
+        return raw, asset
+
+    def check_lost(self, shard: str, max_missing: float) -> None:
+        """Raise ShardFailed if more than `max_missing` of the files were lost for good."""
+        lost = [s for s in self.outcomes if s.state in ("missing", "truncated", "corrupt")]
+        if lost and len(lost) > max_missing * len(self.outcomes):
+            first = lost[0]
+            raise ShardFailed(
+                f"shard {shard}: {len(lost)} of {len(self.outcomes)} files can't be read, first {first.href}: "
+                f"{first.state}: {first.detail}; mend the files, or accept the loss with "
+                f"limits.max_missing={_round_up(len(lost) / len(self.outcomes)):g}"
+            )
+
+    async def _try(self, asset: Asset) -> RawImage | None:
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return await self.reader.read(asset, self.bounds_of, _MARGIN_PX)
+            except ReadError as error:
+                if error.kind not in ("transient", "truncated") or attempt == _TRIES:
+                    raise
+            await asyncio.sleep(_BACKOFF_S * 2**attempt * random.random())
+        raise AssertionError("the loop returns or raises")
+
+    async def _spare(self, scene: Scene, band: str, cause: ReadError) -> tuple[RawImage, Asset] | None:
+        asset = scene.spare_asset(band)
+        if asset is None:
+            return None
+        try:
+            raw = await self._try(asset)
+        except ReadError as error:
+            if error.kind in ("transient", "forbidden"):
+                raise self._failed(error, asset, scene) from error
+            self._note(scene, asset, error.kind, f"the spare of a {cause.kind} file: {error.detail}")
+            return None
+        if raw is None:
+            return None
+        self._note(scene, asset, "spare", f"{scene.spare_id}, since {cause}", raw)
+        return raw, asset
+
+    def _failed(self, error: ReadError, asset: Asset, scene: Scene) -> ShardFailed:
+        remedy = "check your credentials for it" if error.kind == "forbidden" else "run again later"
+        failure = ShardFailed(f"{scene.scene_id} {asset.band}: {error}; {remedy}")
+        failure.retryable = error.kind == "transient"
+        return failure
+
+    def _note(
+        self, scene: Scene, asset: Asset, state: SourceState, detail: str = "", raw: RawImage | None = None
+    ) -> None:
+        self.outcomes.append(
+            Source(
+                scene=scene.scene_id,
+                band=asset.band,
+                href=asset.href.split("?", 1)[0],
+                state=state,
+                detail=detail,
+                bytes_in=raw.bytes_in if raw else 0,
+                requests=raw.requests if raw else 0,
+                offset_dn=asset.offset_dn,
+                offset_reason=asset.offset_reason,
+            )
+        )
+
+
+def in_order(outcomes: Sequence[Source]) -> tuple[Source, ...]:
+    """Outcomes sorted by scene and band: reads end in any order."""
+    return tuple(sorted(outcomes, key=lambda s: (s.scene, s.band, s.href)))
+
+
+def _round_up(share: float) -> float:
+    return min(1.0, -(-share * 100 // 1) / 100)
