@@ -1,0 +1,233 @@
+"""Commands. Everything heavy is imported inside them, so that `--help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eo_batch.core.errors import EoBatchError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from eo_batch.core.spec import RunSpec
+    from eo_batch.entry.run import Run
+    from eo_batch.io.store import Store
+
+app = typer.Typer(
+    name="eo-batch",
+    help="From an area and dates to aligned chips, an encoder, its embeddings and what they are worth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+store_app = typer.Typer(help="Object stores.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+SpecArg = Annotated[Path, typer.Argument(help="Run spec, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Overrides such as grid.chip_px=224.", show_default=False)
+]
+StoreOpt = Annotated[
+    str, typer.Option("--store", "-s", envvar="EO_BATCH_STORE", help="Folder or URL: s3://, gs://, az://, file://.")
+]
+WorkersOpt = Annotated[
+    int | None, typer.Option("--workers", "-w", help="Worker processes; 0 works in one process.", show_default="cores")
+]
+
+
+@app.command()
+def run(
+    spec: SpecArg,
+    overrides: Overrides = None,
+    store: StoreOpt = "runs",
+    workers: WorkersOpt = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.", show_default=False)] = None,
+) -> None:
+    """Run a spec, or go on with a run that was interrupted: only what has no receipt yet is done."""
+    _drive(_spec(spec, overrides), _store(store), workers, until, f"eo-batch run {_words(spec, overrides, store)}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs"),
+    workers: WorkersOpt = None,
+) -> None:
+    """Simulate a small planet, then do the whole job on it: chips, pretraining, embeddings, probe, report."""
+    from eo_batch.cli.demo import demo_spec, simulate_planet
+
+    catalog = simulate_planet(folder)
+    _drive(demo_spec(catalog), _store(str(folder)), workers, None, f"eo-batch demo --folder {folder}")
+
+
+@app.command()
+def plan(
+    spec: SpecArg,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Search the catalogues and print what a run would do. Writes nothing."""
+    from eo_batch.cli.show import show_plan
+    from eo_batch.settings import Settings
+    from eo_batch.stages.plan import preview
+
+    wanted = _spec(spec, overrides)
+    show_plan(wanted, preview(wanted, Settings.from_env()), as_json)
+
+
+@app.command()
+def status(
+    name: Annotated[str, typer.Argument(help="Name of the run.")],
+    store: StoreOpt = "runs",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """How far a run is, by its receipts."""
+    from eo_batch.cli.show import show_status
+
+    show_status(_open(store, name), as_json)
+
+
+@app.command()
+def why(
+    name: Annotated[str, typer.Argument(help="Name of the run.")],
+    key: Annotated[str, typer.Argument(help="Chip id, scene id, or a shard's key.")],
+    store: StoreOpt = "runs",
+) -> None:
+    """Tell what happened to one chip, scene or shard, and why."""
+    from eo_batch.cli.show import show_why
+
+    show_why(_open(store, name), key)
+
+
+@app.command()
+def shard(
+    name: Annotated[str, typer.Argument(help="Name of the run.")],
+    stage: Annotated[str, typer.Argument(help="Stage, such as chips.")],
+    index: Annotated[int, typer.Argument(help="Position of the shard in the stage.")],
+    store: StoreOpt = "runs",
+) -> None:
+    """Run one shard of one stage in this process: what workers do. A shard with a receipt is skipped."""
+    from eo_batch.entry.door import Door
+    from eo_batch.entry.stages import prepare, stages_of
+
+    opened = _open(store, name)
+    if stage not in stages_of(opened):
+        raise UsageError(f"stage {stage!r} is not part of {name}; its stages are {', '.join(stages_of(opened))}")
+    prepare(opened, stage)
+    receipt = Door(opened, stage, "shard")(index)
+    typer.echo(f"{stage} {receipt.shard}: done, {len(receipt.outputs)} objects, {receipt.seconds:.1f} s")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of run specs, for editors."""
+    from eo_batch.core.specfile import json_schema
+
+    typer.echo(json_schema())
+
+
+@app.command()
+def simulate(
+    target: Annotated[str, typer.Argument(help="Folder or URL to write the catalogue and its files to.")],
+    planet: Annotated[Path | None, typer.Option(help="Planet spec, a YAML file.", show_default=False)] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as seed=7.", show_default=False)] = None,
+) -> None:
+    """Write a simulated planet: a STAC catalogue with COGs whose truth is known exactly."""
+    from eo_batch.cli.demo import write_planet
+
+    typer.echo(write_planet(target, planet, overrides or []))
+
+
+@store_app.command("init")
+def store_init(
+    url: Annotated[str, typer.Argument(help="The bucket: s3://name.")],
+    kms_key: Annotated[str | None, typer.Option(help="Encrypt with this KMS key instead of S3's own.")] = None,
+) -> None:
+    """Create a bucket with encryption, no public access, and life-cycle rules. Safe to repeat."""
+    from eo_batch.cli.show import show_init
+    from eo_batch.io.aws import init_bucket
+    from eo_batch.settings import Settings
+
+    show_init(init_bucket(url, Settings.from_env(), kms_key=kms_key))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from eo_batch import __version__
+
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point: errors meant for people become one line and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except EoBatchError as error:
+        typer.secho(f"error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(Interrupted.exit_code)
+    except typer.TyperUsageError as error:  # type: ignore[attr-defined]
+        sys.exit(error)
+
+
+def _drive(spec: "RunSpec", store: "Store", workers: int | None, until: str | None, again: str) -> None:
+    from eo_batch.cli.watch import watcher
+    from eo_batch.core import layout
+    from eo_batch.entry.drive import drive
+    from eo_batch.entry.run import Run
+    from eo_batch.entry.stages import stages_of
+    from eo_batch.runners.local import LocalRunner
+    from eo_batch.settings import Settings, cores
+
+    settings = Settings.from_env()
+    opened = Run(spec, store, settings)
+    if until is not None and until not in stages_of(opened):
+        raise UsageError(f"--until {until!r} is no stage of this run; its stages are {', '.join(stages_of(opened))}")
+    count = next(n for n in (workers, settings.workers, cores()) if n is not None)
+    opened.submit()
+    try:
+        with watcher(opened) as watching:
+            drive(opened, LocalRunner(count), watching, until)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"stopped; what is done stays done. Go on with: {again}") from error
+    if until is None or until == "report":
+        key = f"{opened.identity.prefix('report')}/{layout.REPORT_PAGE}"
+        typer.echo(f"report: {_shown(store, key)}")
+
+
+def _shown(store: "Store", key: str) -> str:
+    from urllib.parse import unquote, urlsplit
+
+    href = store.href(key)
+    return unquote(urlsplit(href).path) if href.startswith("file:") else href
+
+
+def _spec(path: Path, overrides: list[str] | None) -> "RunSpec":
+    from eo_batch.core.specfile import parse_spec
+
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"spec {path} can't be read: {error}") from error
+    return parse_spec(text, overrides or [], str(path))
+
+
+def _store(text: str) -> "Store":
+    from eo_batch.io.store import parse_store
+
+    return parse_store(text)
+
+
+def _open(store: str, name: str) -> "Run":
+    from eo_batch.entry.run import open_run
+    from eo_batch.settings import Settings
+
+    return open_run(_store(store), name, Settings.from_env())
+
+
+def _words(spec: Path, overrides: list[str] | None, store: str) -> str:
+    import shlex
+
+    return shlex.join([str(spec), *(overrides or []), "--store", store])

@@ -1,0 +1,145 @@
+"""What commands print: tables for people, JSON for programs."""
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from eo_batch.core.errors import DataError, UsageError
+from eo_batch.core.plan import Plan
+from eo_batch.core.spec import RunSpec
+from eo_batch.entry.drive import state_of
+from eo_batch.entry.run import Run
+from eo_batch.entry.stages import stages_of
+from eo_batch.io.tables import read_table
+
+if TYPE_CHECKING:
+    from eo_batch.io.aws import InitReport
+
+
+def show_plan(spec: RunSpec, plan: Plan, as_json: bool) -> None:
+    """Shards, chips, scenes and bytes of a plan, by sensor."""
+    rows = []
+    for name in spec.sensors:
+        shards = [shard for shard in plan.shards if shard.sensor == name]
+        found = [scene for scene in plan.scenes if scene.sensor == name]
+        rows.append(
+            {
+                "sensor": name,
+                "shards": len(shards),
+                "scenes": len({scene_id for shard in shards for scene_id in shard.scene_ids}),
+                "left_out": sum(scene.refusal is not None for scene in found),
+                "read_bytes": sum(shard.read_bytes for shard in shards),
+                "write_bytes": sum(shard.write_bytes for shard in shards),
+                "memory_bytes": max((shard.memory_bytes for shard in shards), default=0),
+            }
+        )
+    zones = Counter(planned.cell.epsg for planned in plan.cells)
+    if as_json:
+        summary = {"run": spec.name, "chips": len(plan.cells), "blocks": len(plan.blocks), "zones": dict(zones)}
+        typer.echo(json.dumps({**summary, "sensors": rows}, indent=1))
+        return
+    where = ", ".join(f"{count} in EPSG:{epsg}" for epsg, count in sorted(zones.items()))
+    typer.echo(f"{spec.name}: {len(plan.cells)} chips of {spec.grid.chip_m} m ({where}) in {len(plan.blocks)} blocks")
+    table = Table("sensor", *(_right(t) for t in ("shards", "scenes", "left out", "read", "write", "memory a shard")))
+    for row in rows:
+        sizes = [_size(row[key]) for key in ("read_bytes", "write_bytes", "memory_bytes")]
+        table.add_row(row["sensor"], *(str(row[key]) for key in ("shards", "scenes", "left_out")), *sizes)
+    Console().print(table)
+    typer.echo("Bytes are pixels before compression; memory is what one worker needs.")
+
+
+def show_status(run: Run, as_json: bool) -> None:
+    """Shards done and missing, by stage."""
+    rows: list[dict[str, Any]] = []
+    for stage in stages_of(run):
+        try:
+            state = state_of(run, stage)
+        except DataError:
+            break  # before the plan is frozen, nobody knows the shards of later stages
+        receipts = run.receipts(stage)
+        rows.append(
+            {
+                "stage": stage,
+                "done": state.done,
+                "shards": len(state.shards),
+                "cpu_seconds": round(sum(r.cpu_seconds for r in receipts.values()), 1),
+                "bytes_in": sum(r.bytes_in for r in receipts.values()),
+                "bytes_out": sum(sum(r.outputs.values()) for r in receipts.values()),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps({"run": run.spec.name, "stages": rows}, indent=1))
+        return
+    table = Table("stage", *(_right(t) for t in ("done", "CPU", "read", "written")))
+    for row in rows:
+        sizes = (_size(row["bytes_in"]), _size(row["bytes_out"]))
+        table.add_row(row["stage"], f"{row['done']} of {row['shards']}", f"{row['cpu_seconds']:.1f} s", *sizes)
+    Console().print(table)
+
+
+def show_why(run: Run, key: str) -> None:
+    """The ledger's rows about one chip, scene or shard; its receipt while there is no ledger."""
+    prefix = run.identity.prefix("publish")
+    ledger_key = f"{prefix}/ledger.parquet"
+    if run.store.exists(ledger_key):
+        rows = read_table(run.store, ledger_key).to_pylist()
+    else:
+        rows = _from_receipts(run)
+    block = next((row["block"] for row in rows if row.get("chip_id") == key), None)
+    about = [
+        row
+        for row in rows
+        if key in (row.get("chip_id"), row.get("scene"), f"{row['sensor']}/{row.get('bin')}/{row.get('block')}")
+        or (block is not None and row.get("block") == block and row["level"] != "chip")
+    ]
+    if not about:
+        raise UsageError(
+            f"{key!r} is no chip, scene or shard that {run.spec.name} has something to tell about; "
+            "chip ids look like u33n-2560m-r01992-c00195, shard keys are listed by `eo-batch status`"
+        )
+    for row in about:
+        subject = row.get("chip_id") or row.get("scene") or ""
+        place = " ".join(str(row[k]) for k in ("sensor", "bin", "band") if row.get(k))
+        share = f", {100 * row['valid']:.1f} % valid" if row.get("valid") is not None else ""
+        cause = f": {row['cause']}" if row.get("cause") else ""
+        typer.echo(f"{subject} {place}: {row['state']}{share}{cause}")
+
+
+def show_init(report: "InitReport") -> None:
+    """What was done to a bucket."""
+    typer.echo(str(report))
+
+
+def _from_receipts(run: Run) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for shard in run.plan.shards:
+        receipt = run.receipt("chips", shard.key)
+        place = {"sensor": shard.sensor, "bin": shard.bin_key, "block": shard.block.key}
+        for chip_id in shard.chip_ids:
+            state = receipt.chips[chip_id] if receipt else "not done yet"
+            valid = receipt.valid.get(chip_id) if receipt else None
+            rows.append({**place, "level": "chip", "chip_id": chip_id, "state": state, "valid": valid})
+        for source in receipt.sources if receipt else ():
+            rows.append(
+                {**place, "level": "source", "scene": source.scene, "band": source.band, "state": source.state,
+                 "cause": source.detail}
+            )
+    return rows
+
+
+def _right(title: str) -> Any:
+    from rich.table import Column
+
+    return Column(title, justify="right")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

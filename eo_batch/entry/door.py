@@ -1,0 +1,95 @@
+"""The door: run one shard of one stage, then write its receipt. Everything that runs shards comes through here."""
+
+import platform
+import resource
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+
+from eo_batch.core.errors import UsageError
+from eo_batch.core.layout import receipt_key
+from eo_batch.core.receipts import Receipt
+from eo_batch.entry.run import Run
+from eo_batch.entry.stages import inputs_of, perform, shards_of
+
+_PACKAGES = ("eo-batch", "numpy", "zarr", "numcodecs", "pyproj", "pyarrow", "async-geotiff", "torch")
+
+
+@dataclass(frozen=True)
+class Door:
+    """Runs shards of one stage by index; pickles, so that it can be sent to workers."""
+
+    run: Run
+    stage: str
+    runner: str
+    """Name of the runner, for the receipt."""
+
+    def __call__(self, index: int) -> Receipt:
+        """Run a shard unless its receipt is there. Raises EoBatchError."""
+        run = _kept(self.run)
+        shards = shards_of(run, self.stage)
+        if not 0 <= index < len(shards):
+            raise UsageError(f"{self.stage} has no shard {index}; it has 0 to {len(shards) - 1}")
+        shard = shards[index]
+        existing = run.receipt(self.stage, shard)
+        if existing is not None and existing.inputs == inputs_of(run, self.stage, index):
+            return existing
+        wall, cpu = time.perf_counter(), _cpu_seconds()
+        receipt = perform(run, self.stage, index).model_copy(
+            update={
+                "shard": shard,
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "host": socket.gethostname(),
+                "runner": self.runner,
+                "software": _software(),
+            }
+        )
+        receipt = receipt.model_copy(
+            update={
+                "seconds": round(time.perf_counter() - wall, 3),
+                "cpu_seconds": round(_cpu_seconds() - cpu, 3),
+                "peak_mb": round(_peak_mb(), 1),
+            }
+        )
+        run.store.put(receipt_key(run.identity.prefix(self.stage), shard), receipt.to_bytes())
+        return receipt
+
+
+@lru_cache(maxsize=1)
+def _cache() -> dict[tuple[str, str, str], Run]:
+    return {}
+
+
+def _kept(run: Run) -> Run:
+    """One Run per process and plan, so that a worker loads the plan once and not for every shard."""
+    key = (run.store.url, run.identity.prefix("plan"), run.identity.prefix("report"))
+    kept = _cache().get(key)
+    if kept is None:
+        _cache().clear()
+        _cache()[key] = kept = run
+    return kept
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+@lru_cache(maxsize=1)
+def _software() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # an extra that is not installed
+    return found

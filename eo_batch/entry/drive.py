@@ -1,0 +1,82 @@
+"""Drive a run: stage after stage, only what has no receipt yet, on any runner."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from eo_batch.core.errors import ShardFailed
+from eo_batch.entry.door import Door
+from eo_batch.entry.run import Run
+from eo_batch.entry.stages import inputs_of, prepare, shards_of, stages_of
+from eo_batch.runners.base import Event, Failure, Job, Runner
+
+
+@dataclass(frozen=True)
+class StageState:
+    """How far a stage is."""
+
+    stage: str
+    shards: tuple[str, ...]
+    missing: tuple[int, ...]
+    """Indices without a receipt of the present inputs."""
+
+    @property
+    def done(self) -> int:
+        """Shards with a receipt."""
+        return len(self.shards) - len(self.missing)
+
+
+class Watcher(Protocol):
+    """Shows a person how it goes."""
+
+    def begin(self, state: StageState) -> None:
+        """A stage begins."""
+        ...
+
+    def event(self, state: StageState, event: Event) -> None:
+        """Something happened to a shard."""
+        ...
+
+    def end(self, state: StageState) -> None:
+        """A stage is complete."""
+        ...
+
+
+def state_of(run: Run, stage: str) -> StageState:
+    """How far a stage is, by its receipts alone. Raises DataError if it can't be known before the plan is done."""
+    shards = tuple(shards_of(run, stage))
+    receipts = run.receipts(stage)
+    missing = tuple(
+        i
+        for i, shard in enumerate(shards)
+        if shard not in receipts or receipts[shard].inputs != inputs_of(run, stage, i)
+    )
+    return StageState(stage, shards, missing)
+
+
+def drive(run: Run, runner: Runner, watcher: Watcher, until: str | None = None) -> None:
+    """Run all stages up to `until` (all of them if None).
+
+    Raises ShardFailed naming what could not be done; everything else of the stage is done by then.
+    """
+    for stage in stages_of(run):
+        state = state_of(run, stage)
+        watcher.begin(state)
+        if state.missing:
+            prepare(run, stage)
+            job = Job(stage, state.missing, Door(run, stage, runner.name))
+            outcome = runner.run(job, partial(watcher.event, state))
+            if outcome.failed:
+                raise ShardFailed(_failures(state, outcome.failed))
+        watcher.end(state)
+        if stage == until:
+            return
+
+
+def _failures(state: StageState, failed: Mapping[int, Failure]) -> str:
+    first = failed[min(failed)]
+    text = f"{state.stage}: {first.message}"
+    if len(failed) > 1:
+        text += f" (and {len(failed) - 1} more of {len(state.shards)} shards)"
+    return f"{text}\n{first.trace}" if first.trace else text

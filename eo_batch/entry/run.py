@@ -1,0 +1,75 @@
+"""A run in a store, as every process that works on it opens it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from eo_batch.core import layout
+from eo_batch.core.errors import DataError, StoreMissing, UsageError
+from eo_batch.core.identity import Identity
+from eo_batch.core.plan import Axes, Plan
+from eo_batch.core.receipts import Receipt
+from eo_batch.core.spec import RunSpec
+from eo_batch.core.specfile import dump_spec, parse_spec
+from eo_batch.io.plans import load_axes, load_plan
+from eo_batch.io.store import Store
+from eo_batch.settings import Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """One spec in one store. Pickles without what it has loaded."""
+
+    spec: RunSpec
+    store: Store
+    settings: Settings
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"spec": self.spec, "store": self.store, "settings": self.settings}
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Prefixes of the stages."""
+        return Identity(self.spec)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The frozen plan. Raises DataError before the stage `plan` is done."""
+        return load_plan(self.store, self.identity.prefix("plan"))
+
+    @cached_property
+    def axes(self) -> Axes:
+        """The cube's axes."""
+        return load_axes(self.store, self.identity.prefix("chips"))
+
+    def receipt(self, stage: str, shard: str) -> Receipt | None:
+        """A shard's receipt, if there is one."""
+        key = layout.receipt_key(self.identity.prefix(stage), shard)
+        try:
+            return Receipt.from_bytes(self.store.get(key), self.store.href(key))
+        except StoreMissing:
+            return None
+
+    def receipts(self, stage: str) -> dict[str, Receipt]:
+        """All receipts of a stage, by shard."""
+        prefix = layout.receipts_prefix(self.identity.prefix(stage))
+        found = {}
+        for key in self.store.list(prefix):
+            receipt = Receipt.from_bytes(self.store.get(key), self.store.href(key))
+            found[receipt.shard] = receipt
+        return found
+
+    def submit(self) -> None:
+        """Write the spec into the store, for every process that follows."""
+        self.store.put(f"{self.spec.name}/{layout.RUN_SPEC}", dump_spec(self.spec).encode())
+
+
+def open_run(store: Store, name: str, settings: Settings) -> Run:
+    """The run called `name` as it was last submitted. Raises UsageError if there is none."""
+    key = f"{name}/{layout.RUN_SPEC}"
+    try:
+        text = store.get(key).decode()
+    except StoreMissing as error:
+        raise UsageError(f"{store.href(key)} is not there; start the run with `eo-batch run SPEC`") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{store.href(key)} is not text") from error
+    return Run(parse_spec(text, where=store.href(key)), store, settings)

@@ -1,0 +1,81 @@
+"""The closed table of stages: which shards each has, what each shard's content depends on, how one is run.
+
+Stages are imported when they are run, so that planning and submitting never import torch.
+"""
+
+from collections.abc import Sequence
+
+from eo_batch.core.errors import UsageError
+from eo_batch.core.layout import STAGES
+from eo_batch.core.receipts import Receipt
+from eo_batch.entry.run import Run
+from eo_batch.io.cube import prepare_cube
+
+
+def stages_of(run: Run) -> list[str]:
+    """The stages that a run has, in order."""
+    return [stage for stage in STAGES if stage != "probe" or run.spec.probe is not None]
+
+
+def shards_of(run: Run, stage: str) -> Sequence[str]:
+    """Keys of a stage's shards; a shard's index is its position. Raises DataError before the plan is done."""
+    match stage:
+        case "plan" | "publish" | "report" | "probe":
+            return (stage,)
+        case "chips":
+            return [shard.key for shard in run.plan.shards]
+        case "pretrain":
+            return [f"seed-{seed}" for seed in run.spec.pretrain.seeds]
+        case "embed":
+            from eo_batch.stages import embed
+
+            return embed.shards(run.spec, run.plan)
+        case _:
+            raise UsageError(f"stage {stage!r} is unknown; stages are {', '.join(STAGES)}")
+
+
+def inputs_of(run: Run, stage: str, index: int) -> str:
+    """What a shard's receipt must carry to count: the digest of its inputs."""
+    return run.plan.shards[index].inputs if stage == "chips" else run.identity.prefix(stage)
+
+
+def prepare(run: Run, stage: str) -> None:
+    """What must be there once before a stage's shards run."""
+    if stage == "chips":
+        prepare_cube(run.store, run.identity.prefix("chips"), run.spec, run.axes)
+
+
+def perform(run: Run, stage: str, index: int) -> Receipt:
+    """Run one shard; the receipt is not written yet."""
+    spec, store = run.spec, run.store
+    match stage:
+        case "plan":
+            from eo_batch.stages import plan
+
+            return plan.run(spec, store, run.settings)
+        case "chips":
+            from eo_batch.stages import chips
+
+            return chips.run(spec, run.plan.shards[index], run.plan.scenes, run.axes, store, run.settings)
+        case "publish":
+            from eo_batch.stages import publish
+
+            return publish.run(spec, run.plan, run.axes, store)
+        case "pretrain":
+            from eo_batch.stages import pretrain
+
+            return pretrain.run(spec, spec.pretrain.seeds[index], run.plan, run.axes, store)
+        case "embed":
+            from eo_batch.stages import embed
+
+            return embed.run(spec, shards_of(run, "embed")[index], run.plan, run.axes, store)
+        case "probe":
+            from eo_batch.stages import probe
+
+            return probe.run(spec, run.plan, store)
+        case "report":
+            from eo_batch.stages import report
+
+            return report.run(spec, store)
+        case _:
+            raise UsageError(f"stage {stage!r} is unknown; stages are {', '.join(STAGES)}")
