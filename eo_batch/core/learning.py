@@ -19,7 +19,7 @@ class EncoderSpec(_Section):
     dim: Annotated[int, Field(ge=4, multiple_of=4)] = 96
     """Length of a token and of an embedding; a multiple of 4 (sine and cosine of two coordinates)."""
 
-    depth: Annotated[int, Field(ge=1)] = 3
+    depth: Annotated[int, Field(ge=1)] = 2
     """Transformer blocks of the encoder."""
 
     heads: Annotated[int, Field(ge=1)] = 4
@@ -31,7 +31,7 @@ class EncoderSpec(_Section):
     patch_px: Annotated[int, Field(ge=1)] = 8
     """Side of a patch, pixels of the grid; must divide `grid.chip_px`."""
 
-    decoder_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 64
+    decoder_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 96
     """Length of a token in the decoder; a multiple of 4."""
 
     decoder_depth: Annotated[int, Field(ge=1)] = 1
@@ -65,7 +65,7 @@ class PretrainSpec(_Section):
     batch: Annotated[int, Field(ge=1)] = 64
     """Samples a step; a sample is one chip in one time bin."""
 
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Annotated[float, Field(gt=0)] = 4e-3
     """Peak learning rate of AdamW; reached after the warm-up, then falls to 0 along a cosine."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
@@ -134,7 +134,7 @@ class ProbeSpec(_Section):
     classes: tuple[int, ...] = ()
     """Codes of the classes that count; empty means all that vary in both the training and the test chips."""
 
-    ridge_alphas: Annotated[tuple[float, ...], Field(min_length=1)] = (0.1, 1.0, 10.0, 100.0, 1000.0)
+    ridge_alphas: Annotated[tuple[float, ...], Field(min_length=1)] = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
     """Strengths of the ridge penalty to choose from, for features of unit variance; chosen for each encoder
     by cross-validation within the training chips."""
 

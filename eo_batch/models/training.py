@@ -127,8 +127,8 @@ def train(
     resume: Checkpoint | None = None,
     progress: Callable[[int], None] = lambda step: None,
 ) -> tuple[Row, ...]:
-    """Train in place and return the loss curve: a row for each step with `step`, `lr`, `train`,
-    `train.<sensor>`, and, where it was measured, `val` and `val.<sensor>`.
+    """Train in place, on the model's device, and return the loss curve: a row for each step with `step`,
+    `lr`, `train`, `train.<sensor>`, and, where it was measured, `val` and `val.<sensor>`.
 
     `save` gets a checkpoint every `checkpoint_every_steps` steps and after the last. `progress` is called
     after each step with the number done. Raises DataError where there is nothing to train on, or naming step
@@ -138,6 +138,7 @@ def train(
         raise DataError(
             "no sample to pretrain on: the split leaves no chip outside test and buffer; enlarge the area"
         )
+    device = next(model.parameters()).device
     optimizer = make_optimizer(model, config)
     curve: list[Row] = []
     first = 0
@@ -150,9 +151,9 @@ def train(
         lr = learning_rate(config, step)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        batch = samples.read(batch_indices(config.seed, step, config.batch, len(samples)))
+        batch = samples.read(batch_indices(config.seed, step, config.batch, len(samples))).to(device)
         noise_nt = mask_noise(config.seed, Stream.MASK, step, (config.batch, model.token_count(batch)))
-        losses: Losses = model(batch, noise_nt)
+        losses: Losses = model(batch, noise_nt.to(device))
         _check_finite(losses, step)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
@@ -177,14 +178,15 @@ def train(
 def validate(model: MaskedAutoencoder, samples: Samples, config: TrainConfig) -> Row:
     """Mean loss over all samples, under masks that are the same at every step, so that values compare."""
     model.eval()
+    device = next(model.parameters()).device
     sums: Row = {}
     weights: Row = {}
     for number, indices in enumerate(_chunks(len(samples), config.batch)):
-        batch = samples.read(indices)
+        batch = samples.read(indices).to(device)
         noise_nt = mask_noise(
             config.seed, Stream.VALIDATION, number, (len(indices), model.token_count(batch))
         )
-        for name, loss in _row("val", model(batch, noise_nt)).items():
+        for name, loss in _row("val", model(batch, noise_nt.to(device))).items():
             sums[name] = sums.get(name, 0.0) + loss * len(indices)
             weights[name] = weights.get(name, 0.0) + len(indices)
     model.train()
