@@ -25,9 +25,7 @@ store_app = typer.Typer(help="Object stores.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
 SpecArg = Annotated[Path, typer.Argument(help="Run spec, a YAML file.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Overrides such as grid.chip_px=224.", show_default=False)
-]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as grid.chip_px=224.", show_default=False)]
 StoreOpt = Annotated[
     str, typer.Option("--store", "-s", envvar="EO_BATCH_STORE", help="Folder or URL: s3://, gs://, az://, file://.")
 ]
@@ -145,10 +143,10 @@ def store_init(
 ) -> None:
     """Create a bucket with encryption, no public access, and life-cycle rules. Safe to repeat."""
     from eo_batch.cli.show import show_init
-    from eo_batch.io.aws import init_bucket
+    from eo_batch.io.aws import BucketPlan, init_bucket
     from eo_batch.settings import Settings
 
-    show_init(init_bucket(url, Settings.from_env(), kms_key=kms_key))
+    show_init(init_bucket(url, Settings.from_env(), BucketPlan(kms_key_id=kms_key)))
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from eo_batch.core.errors import DataError, UsageError
+from eo_batch.core.errors import DataError, StoreError, UsageError
 from eo_batch.core.plan import Plan
 from eo_batch.core.spec import RunSpec
 from eo_batch.entry.drive import state_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def show_plan(spec: RunSpec, plan: Plan, as_json: bool) -> None:
     """Shards, chips, scenes and bytes of a plan, by sensor."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in spec.sensors:
         shards = [shard for shard in plan.shards if shard.sensor == name]
         found = [scene for scene in plan.scenes if scene.sensor == name]
@@ -110,8 +110,10 @@ def show_why(run: Run, key: str) -> None:
 
 
 def show_init(report: "InitReport") -> None:
-    """What was done to a bucket."""
+    """What was done to a bucket; exit code 4 if a step that was asked for did not hold."""
     typer.echo(str(report))
+    if not report.complete:
+        raise StoreError("not every step holds; see the lines above")
 
 
 def _from_receipts(run: Run) -> list[dict[str, Any]]:
@@ -125,8 +127,14 @@ def _from_receipts(run: Run) -> list[dict[str, Any]]:
             rows.append({**place, "level": "chip", "chip_id": chip_id, "state": state, "valid": valid})
         for source in receipt.sources if receipt else ():
             rows.append(
-                {**place, "level": "source", "scene": source.scene, "band": source.band, "state": source.state,
-                 "cause": source.detail}
+                {
+                    **place,
+                    "level": "source",
+                    "scene": source.scene,
+                    "band": source.band,
+                    "state": source.state,
+                    "cause": source.detail,
+                }
             )
     return rows
 

@@ -150,9 +150,7 @@ def make_plan(spec: RunSpec, scenes: Sequence[Scene], chips_digest: str) -> Plan
             in_bin = _in_bin(found, spec, sensor, bin_key)
             for number, block in enumerate(blocks):
                 chosen = [scene for scene in in_bin if number in reach[scene.scene_id]]
-                shards.append(
-                    _shard(len(shards), name, block, bin_key, by_block[block], chosen, arrays, chips_digest)
-                )
+                shards.append(_shard(len(shards), name, block, bin_key, by_block[block], chosen, arrays, chips_digest))
     if not any(shard.scene_ids for shard in shards):
         why = "; ".join(sorted({s.refusal for s in judged if s.refusal})[:3]) or "the catalogue has none there and then"
         raise PlanError(f"no usable scene covers the area in {spec.time.start} to {spec.time.end}: {why}")
@@ -309,4 +307,3 @@ def _json_scene(scene: Scene) -> JsonValue:
         "assets": files(scene.assets),
         "spare": files(scene.spare),
     }
-

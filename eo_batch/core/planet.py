@@ -143,13 +143,13 @@ class PlanetSpec(BaseModel):
     rare_share: Annotated[float, Field(gt=0, le=0.2)] = 0.04
     """Share of water, and likewise of built-up."""
 
-    grain_m: Annotated[float, Field(gt=0)] = 60.0
+    grain_m: Annotated[float, Field(gt=0)] = 70.0
     """Centre wavelength of the texture, metres; the band is ±20 % around it."""
 
     grain_spread_deg: Annotated[float, Field(ge=0, lt=90)] = 15.0
     """Largest deviation of a texture wave from its class's direction, degrees."""
 
-    s1_contrast: Annotated[float, Field(ge=0, le=1)] = 0.45
+    s1_contrast: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Standard deviation of the texture in ln(gamma0)."""
 
     s2_contrast: Annotated[float, Field(ge=0, le=1)] = 0.12

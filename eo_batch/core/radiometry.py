@@ -61,9 +61,7 @@ def bucket_of(href: str) -> str:
     return parts.netloc
 
 
-def s2_offset(
-    href: str, properties: Mapping[str, Any], raster_bands: Any, declared_dn: int | None
-) -> OffsetDecision:
+def s2_offset(href: str, properties: Mapping[str, Any], raster_bands: Any, declared_dn: int | None) -> OffsetDecision:
     """Decide the offset of one Sentinel-2 L2A file; see the table above."""
     if declared_dn is not None:
         return OffsetDecision(float(declared_dn), f"declared by the spec: offset_dn={declared_dn}")

@@ -31,6 +31,7 @@ from eo_batch.io.store import Store
 
 _COORD_CHUNK = 65536
 _EPOCH = date(1970, 1, 1)
+_ENCODING = (("scale_factor", 1.0), ("add_offset", 0.0))
 
 
 def prepare_cube(store: Store, chips_prefix: str, spec: RunSpec, axes: Axes) -> None:
@@ -170,7 +171,9 @@ def _array(
     )
 
 
-def _coordinate(group: zarr.Group, name: str, dims: tuple[str, ...], values: NDArray[Any], attrs: dict[str, Any]) -> None:
+def _coordinate(
+    group: zarr.Group, name: str, dims: tuple[str, ...], values: NDArray[Any], attrs: dict[str, Any]
+) -> None:
     text = values.dtype == object
     if name not in group:
         chunks = (_COORD_CHUNK, *values.shape[1:])
@@ -269,7 +272,9 @@ class CubeReader:
             try:
                 return np.asarray(source.oindex[selection])
             except (ValueError, RuntimeError) as error:  # codecs raise these for bytes that do not decode
-                raise DataError(f"{self._path}/{array}: a shard can't be decoded ({error}); delete its receipt") from error
+                raise DataError(
+                    f"{self._path}/{array}: a shard can't be decoded ({error}); delete its receipt"
+                ) from error
 
     def read(
         self, array: str, slots: Sequence[int], time_index: int | None
@@ -279,7 +284,7 @@ class CubeReader:
         stored = self.stored(array, slots, time_index)
         is_float = np.issubdtype(stored.dtype, np.floating)
         valid: NDArray[np.bool_] = np.isfinite(stored) if is_float else stored != attributes.get("_FillValue", 0)
-        scale, offset = np.float32(attributes.get("scale_factor", 1.0)), np.float32(attributes.get("add_offset", 0.0))
+        scale, offset = (np.float32(str(attributes.get(name, same))) for name, same in _ENCODING)
         physical = np.where(valid, stored.astype(np.float32) * scale + offset, np.float32(0))
         return physical.astype(np.float32), valid
 

@@ -8,9 +8,7 @@ from eo_batch.io.fetch import Fetcher
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
 
 
-async def read_whole(
-    fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int
-) -> RawImage | None:
+async def read_whole(fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
     """As `RasterReader.read`, for one file that is fetched as a whole."""
     data = await fetcher.whole(key)
     return await asyncio.to_thread(_decode, data, asset, bounds_of, margin_px, fetcher.bytes_in, fetcher.requests)

@@ -174,8 +174,6 @@ def _assets(text: str) -> tuple[Asset, ...]:
     )
 
 
-
-
 _SCENES = pa.schema(
     [
         ("scene_id", pa.string()),

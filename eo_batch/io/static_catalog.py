@@ -10,7 +10,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import stac_geoparquet.arrow
@@ -98,6 +99,7 @@ def _json(value: Json) -> bytes:
 
 def _parquet(items: Sequence[Json]) -> bytes:
     table = stac_geoparquet.arrow.parse_stac_items_to_arrow(deepcopy(list(items)))
-    buffer = BytesIO()
-    stac_geoparquet.arrow.to_parquet(table, buffer)  # type: ignore[arg-type]  # pyarrow takes files too
-    return buffer.getvalue()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "items.parquet"  # the library writes to paths only
+        stac_geoparquet.arrow.to_parquet(table, path)
+        return path.read_bytes()

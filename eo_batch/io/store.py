@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import obstore
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
     from zarr.abc.store import Store as ZarrStore
 
-__all__ = ["Store", "StoreOptions", "open_asset", "parse_store"]
+__all__ = ["EXPIRES_TAG", "Store", "StoreOptions", "open_asset", "parse_store"]
+
+EXPIRES_TAG = ("eo-batch-expires", "yes")
+"""Name and value of the tag on objects that the bucket's life cycle may delete."""
 
 _SCHEMES = ("file", "s3", "gs", "az", "memory")
 _PART_BYTES = 8 * 2**20
@@ -99,13 +102,19 @@ class Store:
             raise DataError(f"{self.href(key)}: shorter than {start + length} bytes; it was cut short, delete it")
         return data
 
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object whole, over any earlier one."""
+    def put(self, key: str, data: bytes, *, expires: bool = False) -> None:
+        """Write an object whole, over any earlier one.
+
+        `expires` marks it as one that the life cycle set up by `eo-batch store init` deletes after some days. Only S3
+        and Azure have tags; elsewhere the mark is left out and the object stays.
+        """
+        tags = dict([EXPIRES_TAG]) if expires and self.url.startswith(("s3:", "az:")) else None
         with self.errors(f"write {key}"):
             obstore.put(
                 self._client(create=True),
                 self._full(key),
                 data,
+                tags=tags,
                 use_multipart=len(data) > _PART_BYTES,
                 chunk_size=_PART_BYTES,
                 max_concurrency=_PARTS_AT_ONCE,
@@ -160,12 +169,12 @@ class Store:
         if not prefix:
             return self
         _check_key(prefix)
-        return Store(f"{self.url}/{prefix}", self.options, self._full(prefix), self._connection)
+        return Store(self.href(prefix), self.options, self._full(prefix), self._connection)
 
     def href(self, key: str) -> str:
         """The full URL of a key."""
         _check_key(key)
-        return f"{self.url}/{key}"
+        return f"{self.url}/{self._in_url(key)}"
 
     def errors(self, doing: str) -> AbstractContextManager[None]:
         """Maps what a block raises to StoreError and its kin; for code that writes through `obs` or `zarr`.
@@ -210,7 +219,11 @@ class Store:
         """The bucket, folder or name that `at` started from."""
         if not self._prefix:
             return self
-        return Store(self.url.removesuffix(f"/{self._prefix}"), self.options, "", self._connection)
+        return Store(self.url.removesuffix(f"/{self._in_url(self._prefix)}"), self.options, "", self._connection)
+
+    def _in_url(self, key: str) -> str:
+        """`key` as it stands in a URL: file URLs are quoted, as everywhere; those of object stores never are."""
+        return quote(key) if self.url.startswith("file:") else key
 
     def _full(self, key: str) -> str:
         _check_key(key)

@@ -17,7 +17,7 @@ _DENIED = re.compile(
     r"|AuthorizationFailure|InvalidAuthenticationInfo|40[13] (Forbidden|Unauthorized)"
 )
 _UNREACHABLE = re.compile(r"kind: Connect|kind: Timeout|dns error|error sending request|operation timed out")
-_QUERY = re.compile(r"\?[^\s,)\"]+")
+_QUERY = re.compile(r"(?<=\w)\?[^\s,)\"<>]+")
 _OS_ERROR = re.compile(r"os error (\d+)")
 
 

@@ -29,7 +29,7 @@ from eo_batch.pixels.chips import cut
 from eo_batch.pixels.moments import moments_of
 from eo_batch.pixels.radiometry import clear_sky, to_storage, undefined_classes, valid_pixels
 from eo_batch.settings import Settings
-from eo_batch.stages.sources import Sources, in_order
+from eo_batch.io.sources import Sources, in_order
 
 Mask = NDArray[np.bool_]
 _SNOW_NOTE_SHARE = 0.3
@@ -126,8 +126,9 @@ class _Work:
     async def make_array(self, array: CubeArray) -> _Image:
         """All bands of one array, composited."""
         grid = self.grid(array.pixel_m)
-        clear = {scene.scene_id: self._clear(scene, grid) for scene in self.scenes}
-        usable = [scene for scene in self.scenes if clear[scene.scene_id] is not None]
+        masks = {scene.scene_id: self._clear(scene, grid) for scene in self.scenes}
+        clear = {scene_id: mask for scene_id, mask in masks.items() if mask is not None}
+        usable = [scene for scene in self.scenes if scene.scene_id in clear]
         groups = self._groups(usable)
         every: Mask = np.ones((len(groups), *grid.shape), bool)
         seen, covered = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
@@ -152,7 +153,9 @@ class _Work:
             bands.append(self._composite(stack, valid_t, grid, array))
         return _Image(np.stack(bands), composite.valid_count(every), seen, covered)
 
-    def _composite(self, stack: NDArray[np.generic], valid_t: Mask, grid: PixelGrid, array: CubeArray) -> NDArray[np.generic]:
+    def _composite(
+        self, stack: NDArray[np.generic], valid_t: Mask, grid: PixelGrid, array: CubeArray
+    ) -> NDArray[np.generic]:
         if not len(stack):
             return np.full(grid.shape, self.kind.fill, self.kind.dtype)
         join = composite.mean if array.spec.composite == "mean" else composite.median
@@ -173,7 +176,9 @@ class _Work:
         result = await self.sources.read(scene, band)
         return None if result is None else await asyncio.to_thread(self._to_grid, *result, grid, array)
 
-    def _to_grid(self, raw: RawImage, asset: Asset, grid: PixelGrid, array: CubeArray) -> tuple[NDArray[np.generic], Mask]:
+    def _to_grid(
+        self, raw: RawImage, asset: Asset, grid: PixelGrid, array: CubeArray
+    ) -> tuple[NDArray[np.generic], Mask]:
         nodata = raw.nodata if raw.nodata is not None else asset.nodata
         if nodata is None and self.kind.kind in ("s2-l2a", "classes"):
             nodata = 0.0  # both products define it so, whether or not a file says it
@@ -228,7 +233,7 @@ class _Work:
             "clouded_out": image.seen_yx,
             "no_data": image.covered_yx,
         }
-        per_chip = {name: cut(layer[None], side)[:, 0].any((1, 2)) for name, layer in layers.items()}
+        per_chip = {name: np.any(cut(layer[None], side), axis=(1, 2, 3)) for name, layer in layers.items()}
         states: dict[str, ChipState] = {}
         for chip_id, place in self.places.items():
             state: ChipState = "no_scene"
@@ -280,9 +285,7 @@ def _summary_rows(
             about = {"chip_id": chip_id, "bin": bin_key, "array": array.name, "band": band}
             if kind.kind == "classes":
                 codes, counts = np.unique(stored[stored != int(kind.fill)], return_counts=True)
-                rows.extend(
-                    about | {"code": int(code), "n": int(n)} for code, n in zip(codes, counts, strict=True)
-                )
+                rows.extend(about | {"code": int(code), "n": int(n)} for code, n in zip(codes, counts, strict=True))
                 continue
             good = valid_pixels(stored, None if np.isnan(kind.fill) else kind.fill)
             values = stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset

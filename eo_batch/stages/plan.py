@@ -12,7 +12,7 @@ from eo_batch.core.scenes import Scene
 from eo_batch.core.spec import RunSpec, SensorSpec
 from eo_batch.core.stacitems import resolve_duplicates, scene_of_item
 from eo_batch.io.catalogs import Query, search, search_boxes
-from eo_batch.io.plans import extend_axes, has_scenes, load_plan, load_scenes, save_plan, save_scenes
+from eo_batch.io.plans import extend_axes, has_scenes, load_scenes, save_plan, save_scenes
 from eo_batch.io.store import Store
 from eo_batch.settings import Settings
 
@@ -81,8 +81,3 @@ def _collections(name: str, sensor: SensorSpec) -> tuple[str, ...]:
     if not collections:
         raise SpecError(f"sensors.{name}.collections is empty and {sensor.kind} has no usual ones; name them")
     return collections
-
-
-def load(spec: RunSpec, store: Store) -> Plan:
-    """The frozen plan of a spec."""
-    return load_plan(store, Identity(spec).prefix("plan"))

@@ -61,9 +61,7 @@ def _receipt(store: Store, prefix: str, shard: str) -> Receipt:
     return Receipt.from_bytes(store.get(key), store.href(key))
 
 
-def _chips(
-    plan: Plan, axes: Axes, splits: Sequence[Split], receipts: Sequence[Receipt], labels: pa.Table
-) -> pa.Table:
+def _chips(plan: Plan, axes: Axes, splits: Sequence[Split], receipts: Sequence[Receipt], labels: pa.Table) -> pa.Table:
     side = plan.blocks[0].side
     rows: dict[str, dict[str, Any]] = {}
     for planned, split in zip(plan.cells, splits, strict=True):
@@ -117,8 +115,10 @@ def _outline(planned: PlannedCell) -> shapely.Polygon:
 def _bandstats(summary: pa.Table) -> pa.Table:
     n = summary["n"].to_numpy()
     std = np.sqrt(summary["m2"].to_numpy() / np.maximum(n, 1))
-    return summary.drop_columns(["code", "m2"]).append_column("std", pa.array(std, pa.float64())).sort_by(
-        [("chip_id", "ascending"), ("bin", "ascending"), ("array", "ascending"), ("band", "ascending")]
+    return (
+        summary.drop_columns(["code", "m2"])
+        .append_column("std", pa.array(std, pa.float64()))
+        .sort_by([("chip_id", "ascending"), ("bin", "ascending"), ("array", "ascending"), ("band", "ascending")])
     )
 
 
@@ -143,20 +143,47 @@ def _ledger(plan: Plan, receipts: Sequence[Receipt]) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for scene in plan.scenes:
         if scene.refusal is not None:
-            rows.append({"level": "scene", "sensor": scene.sensor, "scene": scene.scene_id, "state": "left out",
-                         "cause": scene.refusal})
+            rows.append(
+                {
+                    "level": "scene",
+                    "sensor": scene.sensor,
+                    "scene": scene.scene_id,
+                    "state": "left out",
+                    "cause": scene.refusal,
+                }
+            )
     for shard, receipt in zip(plan.shards, receipts, strict=True):
         place = {"sensor": shard.sensor, "bin": shard.bin_key, "block": shard.block.key}
         bad = [source for source in receipt.sources if source.state not in ("ok", "outside")]
         cause = "; ".join(f"{s.scene} {s.band}: {s.state} {s.detail}".strip() for s in bad)
         for chip_id, state in receipt.chips.items():
-            rows.append({**place, "level": "chip", "chip_id": chip_id, "state": state,
-                         "valid": receipt.valid.get(chip_id), "scenes": len(shard.scene_ids),
-                         "cause": cause or _CAUSES[state]})
-        rows.extend({**place, "level": "source", "scene": s.scene, "band": s.band, "href": s.href, "state": s.state,
-                     "cause": s.detail} for s in bad)
-        rows.extend({**place, "level": "note", "scene": note.subject, "state": "note", "cause": note.text}
-                    for note in receipt.notes)
+            rows.append(
+                {
+                    **place,
+                    "level": "chip",
+                    "chip_id": chip_id,
+                    "state": state,
+                    "valid": receipt.valid.get(chip_id),
+                    "scenes": len(shard.scene_ids),
+                    "cause": cause or _CAUSES[state],
+                }
+            )
+        rows.extend(
+            {
+                **place,
+                "level": "source",
+                "scene": s.scene,
+                "band": s.band,
+                "href": s.href,
+                "state": s.state,
+                "cause": s.detail,
+            }
+            for s in bad
+        )
+        rows.extend(
+            {**place, "level": "note", "scene": note.subject, "state": "note", "cause": note.text}
+            for note in receipt.notes
+        )
     return pa.Table.from_pylist(rows, schema=_LEDGER)
 
 
