@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers import azurite as azurite_server
 from tests.servers import gcs as gcs_server
+from tests.servers import moto as moto_server
 from tests.servers import seaweed as seaweed_server
 from tests.servers import stac_api as stac_api_server
 from tests.servers.objects import ObjectServer
@@ -66,6 +66,12 @@ def seaweed() -> ObjectServer:
 
 
 @pytest.fixture(scope="session")
+def moto() -> ObjectServer:
+    """moto's S3 server: it imitates more of S3's bucket settings than SeaweedFS has."""
+    return ObjectServer.of("s3", shared(_home(), "moto", moto_server.start))
+
+
+@pytest.fixture(scope="session")
 def azurite() -> ObjectServer:
     """An Azure Blob Storage emulator."""
     return ObjectServer.of("az", shared(_home(), "azurite", azurite_server.start))
@@ -90,6 +96,14 @@ def s3_url(seaweed: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in seaweed.env.items():
         monkeypatch.setenv(name, value)
     return seaweed.new_bucket()
+
+
+@pytest.fixture
+def moto_url(moto: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a fresh bucket, with the environment set so that eo-batch reaches it."""
+    for name, value in moto.env.items():
+        monkeypatch.setenv(name, value)
+    return moto.new_bucket()
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """Creates and sets up the S3 bucket of a store: what `eo-batch store init URL` does.
 
-Four things, each idempotent: the bucket, encryption at rest, no public access, and life-cycle rules. Two rules: parts of
-unfinished uploads go after some days (a killed writer leaves them, they cost money and no listing shows them), and so do
-objects that were put with `expires=True`, such as checkpoints. S3 filters by the start of a key or by tag; checkpoints
-lie at `<run>/pretrain-<digest>/checkpoints/`, so the start of their keys says nothing and the tag is used. Writing tags
-takes the permission `s3:PutObjectTagging`. Rules of others in the bucket stay as they are.
+Four things, each idempotent: the bucket, encryption at rest, no public access, and life-cycle rules.
+
+There are two rules. Parts of unfinished uploads go after some days: a killed writer leaves them, they cost money, and
+no listing shows them. So do objects that were put with `expires=True`, such as checkpoints. S3 filters by the start of
+a key or by tag; checkpoints lie at `<run>/pretrain-<digest>/checkpoints/`, so the start of a key says nothing and the
+tag is used. Writing tags takes the permission `s3:PutObjectTagging`. Rules of others in the bucket stay as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from eo_batch.settings import Settings, StoreOptions
 Outcome = Literal["done", "unchanged", "unsupported", "refused"]
 """`done` now, `unchanged` because it was so before, `unsupported` by this server, `refused` for lack of permission."""
 
+_PROBE = "eo-batch-write-probe"
 _RULE_PREFIX = "eo-batch-"
 _UNSUPPORTED = frozenset({"NotImplemented", "MethodNotAllowed", "405", "501", "XNotImplemented"})
 _REFUSED = frozenset({"AccessDenied", "403", "AllAccessDisabled", "UnauthorizedAccess"})
@@ -106,7 +108,7 @@ def _init_s3(bucket: str, prefix: str, options: StoreOptions, plan: BucketPlan) 
     client = _client(url, options)
     try:
         steps = [_bucket(client, url, bucket, options)]
-        steps.append(_step("encryption", lambda: _encryption(client, bucket, plan)))
+        steps.append(_step("encryption", lambda: _encryption(client, bucket, prefix, plan)))
         steps.append(_step("public access", lambda: _public_access(client, bucket)))
         steps.append(_step("life cycle", lambda: _life_cycle(client, bucket, _rules(prefix, plan))))
     except BotoCoreError as error:
@@ -142,8 +144,8 @@ def _bucket(client: Any, url: str, bucket: str, options: StoreOptions) -> InitSt
         code = _code(error)
         if code in ("403", "AccessDenied"):
             raise StoreDenied(
-                f"{url}: the bucket belongs to someone else, or the credentials are wrong; choose another name or check "
-                "AWS_PROFILE (`aws sts get-caller-identity`)"
+                f"{url}: the bucket belongs to someone else, or the credentials are wrong; choose another name or "
+                "check AWS_PROFILE (`aws sts get-caller-identity`)"
             ) from error
         if code in ("301", "PermanentRedirect"):
             raise StoreError(f"{url}: the bucket is in another region; set AWS_REGION to it") from error
@@ -158,7 +160,9 @@ def _bucket(client: Any, url: str, bucket: str, options: StoreOptions) -> InitSt
         if _code(error) in ("BucketAlreadyExists", "OperationAborted"):
             raise StoreError(f"{url}: the name is taken; choose another") from error
         if _code(error) in _REFUSED:
-            raise StoreDenied(f"{url}: not permitted to create buckets (s3:CreateBucket); ask an administrator") from error
+            raise StoreDenied(
+                f"{url}: not permitted to create buckets (s3:CreateBucket); ask an administrator"
+            ) from error
         raise StoreError(f"{url}: could not create the bucket: {error}") from error
     return InitStep("bucket", "done", f"created in {region or 'us-east-1'}")
 
@@ -176,7 +180,13 @@ def _step(name: str, work: Callable[[], tuple[Outcome, str]]) -> InitStep:
         raise StoreError(f"could not set up {name}: {error}") from error
 
 
-def _encryption(client: Any, bucket: str, plan: BucketPlan) -> tuple[Outcome, str]:
+def _encryption(client: Any, bucket: str, prefix: str, plan: BucketPlan) -> tuple[Outcome, str]:
+    """Turn on encryption, and off again where the server takes the setting but can't write with it.
+
+    Some S3 servers do that (SeaweedFS without a key of its own): every write would fail from then on.
+    """
+    from botocore.exceptions import ClientError
+
     wanted: dict[str, Any] = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
     says = "SSE-S3"
     if plan.kms_key_id is not None:
@@ -184,11 +194,23 @@ def _encryption(client: Any, bucket: str, plan: BucketPlan) -> tuple[Outcome, st
         # A bucket key spares one KMS request for every object.
         wanted = {"ApplyServerSideEncryptionByDefault": key, "BucketKeyEnabled": True}
         says = f"SSE-KMS with {plan.kms_key_id}"
-    found = _found(lambda: client.get_bucket_encryption(Bucket=bucket), "ServerSideEncryptionConfigurationNotFoundError")
+    found = _found(
+        lambda: client.get_bucket_encryption(Bucket=bucket), "ServerSideEncryptionConfigurationNotFoundError"
+    )
     rules = found.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
     if any(rule.get("ApplyServerSideEncryptionByDefault") == next(iter(wanted.values())) for rule in rules):
         return "unchanged", says
     client.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [wanted]})
+    probe = f"{prefix}/{_PROBE}" if prefix else _PROBE
+    try:
+        client.put_object(Bucket=bucket, Key=probe, Body=b"")
+    except ClientError as error:
+        if rules:
+            client.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": rules})
+        else:
+            client.delete_bucket_encryption(Bucket=bucket)
+        return "unsupported", f"writing with {says} fails ({_code(error)}), so the setting was taken back"
+    client.delete_object(Bucket=bucket, Key=probe)
     return "done", says
 
 

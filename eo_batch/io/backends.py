@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         AzureConfig,
         AzureSASToken,
         ClientConfig,
+        GCSConfig,
         ObjectStore,
         RetryConfig,
         S3Config,
@@ -80,7 +81,7 @@ def open_s3(bucket: str, prefix: str, options: StoreOptions) -> S3Store:
 
 def open_gcs(bucket: str, prefix: str, options: StoreOptions) -> GCSStore:
     """A GCS bucket, seen below `prefix`, with Google's application default credentials."""
-    config: dict[str, Any] = {}
+    config: GCSConfig = {}
     if options.gcs_endpoint is not None:
         # The service account file is the only place where the Google client takes a base URL and "no OAuth" from.
         emulator = {"gcs_base_url": options.gcs_endpoint, "disable_oauth": True}

