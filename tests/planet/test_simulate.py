@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,6 +24,8 @@ from eo_batch.core.planet import (
     PlanetSpec,
 )
 from eo_batch.core.radiometry import s2_offset
+from eo_batch.core.spec import SensorSpec
+from eo_batch.core.stacitems import resolve_duplicates, scene_of_item
 from eo_batch.io.store import parse_store
 from eo_batch.pixels.planet import Planet
 from eo_batch.pixels.planet_grids import RasterGrid
@@ -361,3 +364,22 @@ def test_all_bands_are_written(tiny: Written) -> None:
     assert {key for item in tiny.of("sentinel-2-l2a") for key in item["assets"]} == {
         *(ASSET[band] for band in S2_BANDS), "scl",
     }  # fmt: skip
+
+
+def test_the_planner_takes_every_scene_and_keeps_the_older_processing_as_spare(tiny: Written) -> None:
+    sensors = {
+        "sentinel-2-l2a": SensorSpec(kind="s2-l2a", bands=S2_BANDS),
+        "sentinel-1-rtc": SensorSpec(kind="s1", bands=("VV", "VH")),
+    }
+    for collection, sensor in sensors.items():
+        scenes = [scene_of_item(item, "x", sensor, tiny.href) for item in tiny.of(collection)]
+        assert [scene.refusal for scene in scenes] == [None] * len(scenes)
+        for scene in scenes:
+            for asset in scene.assets:
+                with rasterio.open(urlsplit(asset.href).path) as source:
+                    assert (source.crs.to_epsg(), source.shape) == (asset.epsg, asset.shape)
+        if collection == "sentinel-2-l2a":
+            assert {a.offset_dn for s in scenes for a in s.assets if a.band == "B04"} == {0.0, -1000.0}
+            chosen = resolve_duplicates(scenes)
+            assert len(chosen) == len(scenes) - 1
+            assert [(s.baseline, bool(s.spare)) for s in chosen if s.spare] == [("05.09", True)]
