@@ -1,0 +1,50 @@
+"""Small models and batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from eo_batch.models.batch import ArraySamples
+from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
+from eo_batch.models.mae import MaeConfig, MaskedAutoencoder
+from eo_batch.models.training import reproducible
+
+SHAPES = (SensorShape("s1", 2, 16, 4), SensorShape("s2", 3, 8, 2))
+CONFIG = EncoderConfig(dim=16, depth=2, heads=2)
+MAE = MaeConfig(mask_ratio=0.6, normalise_targets=True, decoder=EncoderConfig(dim=16, depth=1, heads=2))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with reproducible(threads=1):
+        yield
+
+
+@pytest.fixture
+def encoder() -> MultiSensorViT:
+    return MultiSensorViT.build(SHAPES, CONFIG, seed=3).eval()
+
+
+@pytest.fixture
+def mae() -> MaskedAutoencoder:
+    return MaskedAutoencoder.build(SHAPES, CONFIG, MAE, seed=3)
+
+
+def make_samples(count: int, seed: int = 0) -> ArraySamples:
+    """Stripes of random phase, of one of two directions, the same in both sensors, and a little noise."""
+    rng = np.random.default_rng(seed)
+    pixels, valid = {}, {}
+    phase, upright = rng.uniform(0, 2 * np.pi, count), rng.random(count) < 0.5
+    for shape in SHAPES:
+        side = (np.arange(shape.px) + 0.5) / shape.px
+        wave = np.sin(2 * np.pi * 2 * side[None, :] + phase[:, None])
+        stripes = np.where(upright[:, None, None], wave[:, None, :], wave[:, :, None])
+        full = np.broadcast_to(stripes[:, None], (count, shape.bands, shape.px, shape.px))
+        pixels[shape.name] = (full + 0.1 * rng.normal(size=full.shape)).astype(np.float32)
+        valid[shape.name] = np.ones(full.shape, bool)
+    return ArraySamples(pixels, valid)
+
+
+def noise_for(mae: MaskedAutoencoder, count: int) -> torch.Tensor:
+    tokens = sum(shape.patches for shape in mae.encoder.shapes)
+    return torch.from_numpy(np.random.default_rng(1).random((count, tokens), dtype=np.float32))
