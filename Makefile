@@ -1,0 +1,50 @@
+# `make` lists the targets. Everything happens in .venv; nothing but Python, make and git has to be there before.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+# One thread per process: tests and workers run side by side, and results depend on the number of threads.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test check bench servers clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP) ## make .venv with eo-batch and all it needs, pinned by constraints.txt
+
+demo: $(STAMP) ## run the whole job on a simulated planet and print the path of the report
+	$(BIN)/eo-batch demo
+
+test: $(STAMP) servers ## run the tests against real servers (those that are not there are skipped, with the reason)
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+check: $(STAMP) ## check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(STAMP) ## measure, and write the figures to benchmarks/
+	$(BIN)/python -m benchmarks
+
+# torch comes first and alone, so that a machine's own index or wheel of it is taken before the others are resolved.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eo-batch needs Python 3.11 or newer: make PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	@touch $@
+
+# Azurite is the only server that comes from npm. Without npm, or without network, its tests are skipped.
+servers: tests/servers/node_modules/.installed ## install the test servers that come from npm, if npm is there
+
+tests/servers/node_modules/.installed: tests/servers/package.json
+	@if command -v npm >/dev/null; then \
+		npm install --prefix tests/servers --no-package-lock --no-audit --no-fund --loglevel=error \
+			&& touch $@ || echo "npm could not install Azurite; its tests will be skipped"; \
+	else echo "npm is not there; tests against Azurite will be skipped"; fi
+
+clean: ## delete .venv, caches and servers from npm
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache tests/servers/node_modules
