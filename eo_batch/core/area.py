@@ -35,7 +35,7 @@ def area_from_bbox(bbox: Sequence[float]) -> MultiPolygon:
 def area_from_geojson(text_or_object: str | Mapping[str, Any]) -> MultiPolygon:
     """Area from a GeoJSON geometry, Feature or FeatureCollection of (multi)polygons."""
     try:
-        data = json.loads(text_or_object) if isinstance(text_or_object, str) else text_or_object
+        data = json.loads(text_or_object) if isinstance(text_or_object, str) else dict(text_or_object)
         match data["type"]:
             case "FeatureCollection":
                 geometries = [shape(f["geometry"]) for f in data["features"]]

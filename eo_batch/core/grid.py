@@ -10,13 +10,14 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon
 
 from eo_batch.core.errors import UsageError
-from eo_batch.core.utm import Zone, project, zone_of_epsg
+from eo_batch.core.utm import Floats, Zone, project, zone_of_epsg
 
 _WGS84 = 4326
 _SEGMENT_DEG = 0.02
@@ -90,9 +91,8 @@ def zones_of_area(area: MultiPolygon) -> Iterator[Zone]:
 
 def _cells_of_zone(area: MultiPolygon, zone: Zone, chip_m: int) -> list[PlannedCell]:
     clipped = shapely.segmentize(area.intersection(zone.strip), _SEGMENT_DEG)
-    ground = shapely.transform(
-        clipped, lambda x, y: project(_WGS84, zone.epsg, x, y), interleaved=False
-    ).buffer(_SLACK_M)
+    projected = shapely.transform(clipped, partial(_lonlat_to, zone.epsg))
+    ground = projected.buffer(_SLACK_M)
     shapely.prepare(ground)
     x_min, y_min, x_max, y_max = ground.bounds
     cols = np.arange(math.floor(x_min / chip_m), math.floor(x_max / chip_m) + 1)
@@ -101,13 +101,18 @@ def _cells_of_zone(area: MultiPolygon, zone: Zone, chip_m: int) -> list[PlannedC
     squares = shapely.box(col_rc * chip_m, row_rc * chip_m, (col_rc + 1) * chip_m, (row_rc + 1) * chip_m)
     kept = shapely.intersects(ground, squares)
     row_k, col_k = row_rc[kept], col_rc[kept]
-    lon, lat = project(zone.epsg, _WGS84, (col_k + 0.5) * chip_m, (row_k + 0.5) * chip_m)
+    middle_x, middle_y = ((index + 0.5).astype(np.float64) * chip_m for index in (col_k, row_k))
+    lon, lat = project(zone.epsg, _WGS84, middle_x, middle_y)
     # Longitudes wrap at the antimeridian: compare as a distance from the zone's western edge.
     owner = ((lon - zone.west) % 360.0 < 6.0) & ((lat >= 0.0) == zone.north)
     return [
         PlannedCell(Cell(zone.epsg, int(r), int(c), chip_m), bool(o), float(x), float(y))
         for r, c, o, x, y in zip(row_k, col_k, owner, lon, lat, strict=True)
     ]
+
+
+def _lonlat_to(epsg: int, lonlat_n2: Floats) -> Floats:
+    return np.column_stack(project(_WGS84, epsg, lonlat_n2[:, 0], lonlat_n2[:, 1]))
 
 
 @dataclass(frozen=True, order=True)

@@ -266,7 +266,8 @@ def _frame(scene: Scene) -> tuple[int, tuple[float, float, float, float]]:
 
 def asset_bounds(asset: Asset) -> tuple[float, float, float, float]:
     """(x_min, y_min, x_max, y_max) of a file whose catalogue tells its grid, in its own CRS."""
-    assert asset.transform is not None and asset.shape is not None  # callers have looked
+    assert asset.transform is not None  # callers have looked
+    assert asset.shape is not None
     a, b, c, d, e, f = asset.transform
     rows, cols = asset.shape
     xs = [c, c + a * cols, c + b * rows, c + a * cols + b * rows]
@@ -285,7 +286,8 @@ def _outline(block: Block, epsg: int, pixel_m: float) -> shapely.Polygon:
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.any():
         return shapely.Polygon()
-    return shapely.box(x[finite].min(), y[finite].min(), x[finite].max(), y[finite].max())
+    x, y = x[finite], y[finite]
+    return shapely.box(float(x.min()), float(y.min()), float(x.max()), float(y.max()))
 
 
 def _ring(x_min: float, y_min: float, x_max: float, y_max: float) -> tuple[Floats, Floats]:
