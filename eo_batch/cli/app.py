@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -160,14 +160,26 @@ def version() -> None:
 def main() -> None:
     """Entry point: errors meant for people become one line and an exit code."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except EoBatchError as error:
-        typer.secho(f"error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(Interrupted.exit_code)
-    except typer.TyperUsageError as error:  # type: ignore[attr-defined]
-        sys.exit(error)
+    except Exception as error:
+        # What typer says about words on the command line; the class behind it moved between typer's versions.
+        words = getattr(error, "format_message", None)
+        if words is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(words(), err=True)
+            sys.exit(UsageError.exit_code)
+        _fail(" ".join(words().split()) + "; `eo-batch --help` lists what there is", UsageError.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)  # typer.Exit, and Ctrl-C outside of a run, come back as a number
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    typer.secho(f"error: {message}", err=True, fg="red" if sys.stderr.isatty() else None)
+    sys.exit(exit_code)
 
 
 def _drive(spec: "RunSpec", store: "Store", workers: int | None, until: str | None, again: str) -> None:

@@ -3,7 +3,7 @@
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -25,18 +25,36 @@ def simulate_planet(folder: Path) -> str:
 
 def write_planet(target: str, planet: Path | None, overrides: "Sequence[str]") -> str:
     """Write the planet of a spec file with `field=value` overrides to any store."""
-    document = yaml.safe_load(planet.read_text()) if planet is not None else {}
+    document = _planet_document(planet) if planet is not None else {}
     for override in overrides:
         field, sign, value = override.partition("=")
         if not sign:
             raise UsageError(f"override {override!r} is not of the form field=value, such as seed=7")
-        document[field] = yaml.safe_load(value)
+        document[field] = _yaml(value, f"override {override!r}")
     try:
         spec = PlanetSpec.model_validate(document)
     except ValidationError as error:
         lines = (f"{'.'.join(map(str, p['loc']))}={p.get('input')!r}: {p['msg']}" for p in error.errors())
         raise SpecError("planet: " + "; ".join(lines)) from error
     return _write(parse_store(target), spec)
+
+
+def _planet_document(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"planet spec {path} can't be read: {error}") from error
+    document = _yaml(text, f"planet spec {path}")
+    if not isinstance(document, dict):
+        raise SpecError(f"planet spec {path} holds no mapping of fields, such as `seed: 7`")
+    return document
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def demo_spec(catalog: str) -> RunSpec:

@@ -85,10 +85,7 @@ def show_why(run: Run, key: str) -> None:
     """The ledger's rows about one chip, scene or shard; its receipt while there is no ledger."""
     prefix = run.identity.prefix("publish")
     ledger_key = f"{prefix}/ledger.parquet"
-    if run.store.exists(ledger_key):
-        rows = read_table(run.store, ledger_key).to_pylist()
-    else:
-        rows = _from_receipts(run)
+    rows = read_table(run.store, ledger_key).to_pylist() if run.store.exists(ledger_key) else _from_receipts(run)
     block = next((row["block"] for row in rows if row.get("chip_id") == key), None)
     about = [
         row

@@ -11,6 +11,9 @@ from eo_batch.entry.run import Run
 from eo_batch.entry.stages import inputs_of, prepare, shards_of, stages_of
 from eo_batch.runners.base import Event, Failure, Job, Runner
 
+_ATTEMPTS = 3
+"""Tries for each shard."""
+
 
 @dataclass(frozen=True)
 class StageState:
@@ -65,18 +68,24 @@ def drive(run: Run, runner: Runner, watcher: Watcher, until: str | None = None) 
         watcher.begin(state)
         if state.missing:
             prepare(run, stage)
-            job = Job(stage, state.missing, Door(run, stage, runner.name))
+            # A search has retries of its own, and whoever waits for a plan wants to know soon that there is none.
+            attempts = 1 if stage == "plan" else _ATTEMPTS
+            job = Job(stage, state.missing, Door(run, stage, runner.name), attempts)
             outcome = runner.run(job, partial(watcher.event, state))
             if outcome.failed:
-                raise ShardFailed(_failures(state, outcome.failed))
+                raise _failure(state, outcome.failed)
         watcher.end(state)
         if stage == until:
             return
 
 
-def _failures(state: StageState, failed: Mapping[int, Failure]) -> str:
+def _failure(state: StageState, failed: Mapping[int, Failure]) -> ShardFailed:
     first = failed[min(failed)]
     text = f"{state.stage}: {first.message}"
     if len(failed) > 1:
         text += f" (and {len(failed) - 1} more of {len(state.shards)} shards)"
-    return f"{text}\n{first.trace}" if first.trace else text
+    error = ShardFailed(f"{text}\n{first.trace}" if first.trace else text)
+    codes = {failure.exit_code for failure in failed.values()}
+    if len(codes) == 1:  # what scripts look at tells the cause where there is one
+        error.exit_code = codes.pop()
+    return error

@@ -5,6 +5,7 @@ Gives items as plain dictionaries with the address that their relative hrefs are
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import obstore
 from obstore.exceptions import BaseError
 
-from eo_batch.core.errors import CatalogError, SpecError
+from eo_batch.core.errors import CatalogError, SpecError, StoreError
 from eo_batch.core.stacitems import absolute_href
 from eo_batch.core.timebins import midnight
 from eo_batch.io.backends import open_asset
@@ -28,9 +29,14 @@ Progress = Callable[[int], None]
 
 _PAGE_ITEMS = 250
 """Items asked for a page: few large queries, since APIs throttle many small ones."""
-_API_RETRIES = 5
+_API_RETRIES = 4
+"""Waits of 0, 2, 4 and 8 s between them."""
+_API_PASSING = (429, 500, 502, 503, 504)
+"""Statuses of an API that pass."""
 _API_TIMEOUT_S = (5.0, 60.0)
 _WALKERS = 16
+_QUERY = re.compile(r"\?[^\s)\"']+")
+_USER = re.compile(r"//[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -65,32 +71,49 @@ def search(query: Query, settings: Settings, on_progress: Progress | None = None
     Raises CatalogError if the catalogue is down, refuses, or is none.
     """
     href = _normal(query.catalog)
-    if urlsplit(href).path.endswith((".parquet", ".geoparquet")):
-        source: Iterator[tuple[Item, str]] = _geoparquet(href, settings)
-    else:
-        document = _document(href, settings)
-        kind = document.get("type")
-        if kind == "FeatureCollection":
-            source = ((item, href) for item in document["features"])
-        elif _is_api(document):
-            source = _api(href, query)
-        elif kind in ("Catalog", "Collection") or "stac_version" in document:
-            source = _static(href, document, settings)
-        else:
-            raise CatalogError(
-                f"{_shown(href)} is neither a STAC catalogue, an API, an ItemCollection nor stac-geoparquet; "
-                "check the address"
-            )
     seen: set[str] = set()
     kept: dict[tuple[str, str, str], tuple[Item, str]] = {}
-    for item, base in source:
-        collection = str(item.get("collection") or "")
+    for item, base in _source(href, query, settings, seen):
+        try:
+            collection = str(item.get("collection") or "")
+            key = (collection, str(item.get("id")), json.dumps(item.get("properties", {}).get("updated")))
+            wanted = _wanted(item, collection, query)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CatalogError(
+                f"{shown(base)} lists something that is no STAC item ({_one_line(error)}); report it to its publisher"
+            ) from error
         seen.add(collection)
-        if _wanted(item, collection, query):
-            kept[collection, str(item.get("id")), json.dumps(item.get("properties", {}).get("updated"))] = (item, base)
+        if wanted:
+            kept[key] = (item, base)
             if on_progress is not None:
                 on_progress(len(kept))
     return Found(tuple(kept[key] for key in sorted(kept)), tuple(sorted(seen - {""})))
+
+
+def _source(href: str, query: Query, settings: Settings, seen: set[str]) -> Iterator[tuple[Item, str]]:
+    """Items of any kind of catalogue, unfiltered where it can't filter; adds collections that it names to `seen`."""
+    if urlsplit(href).path.endswith((".parquet", ".geoparquet")):
+        return _geoparquet(href, settings)
+    document = _document(href, settings)
+    kind = document.get("type")
+    if kind == "FeatureCollection":
+        return _collected(href, document)
+    if _is_api(document):
+        return _api(href, query, seen)
+    if kind in ("Catalog", "Collection") or "stac_version" in document:
+        return _static(href, document, settings)
+    raise CatalogError(
+        f"{shown(href)} is neither a STAC catalogue, an API, an ItemCollection nor stac-geoparquet; check the address"
+    )
+
+
+def _collected(href: str, document: Mapping[str, Any]) -> Iterator[tuple[Item, str]]:
+    features = document.get("features")
+    if not isinstance(features, list):
+        raise CatalogError(f"{shown(href)} is an ItemCollection without items; check the address")
+    if any(link.get("rel") == "next" for link in document.get("links") or ()):
+        raise CatalogError(f"{shown(href)} is one page of a longer list; give the address of the API's root instead")
+    return ((item, href) for item in features)
 
 
 def _wanted(item: Item, collection: str, query: Query) -> bool:
@@ -122,25 +145,43 @@ def _utc(text: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _api(href: str, query: Query) -> Iterator[tuple[Item, str]]:
+def _api(href: str, query: Query, seen: set[str]) -> Iterator[tuple[Item, str]]:
     import requests
+    from pystac import STACError
     from pystac_client import Client
     from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
+    from urllib3 import Retry
 
     times = None
     if query.start is not None and query.end is not None:
         times = f"{midnight(query.start):%Y-%m-%dT%H:%M:%SZ}/{midnight(query.end):%Y-%m-%dT%H:%M:%SZ}"
+    # Searching changes nothing, so a POST may be repeated like a GET.
+    retries = Retry(
+        _API_RETRIES,
+        backoff_factor=1,
+        status_forcelist=_API_PASSING,
+        allowed_methods=None,
+        respect_retry_after_header=False,  # it may ask for hours
+    )
+    found_any = False
     try:
-        client = Client.open(href, stac_io=StacApiIO(max_retries=_API_RETRIES, timeout=_API_TIMEOUT_S))
+        client = Client.open(href, stac_io=StacApiIO(max_retries=retries, timeout=_API_TIMEOUT_S))
         for bbox in query.bboxes:
             found = client.search(
                 collections=list(query.collections) or None, bbox=bbox, datetime=times, limit=_PAGE_ITEMS
             )
             for item in found.items_as_dicts():
+                found_any = True
                 yield item, _self_href(item) or href
-    except (APIError, requests.RequestException) as error:
-        raise CatalogError(f"{_shown(href)}: the search failed ({_one_line(error)}); try again later") from error
+        if not found_any:
+            seen.update(collection.id for collection in client.get_collections())
+    except (APIError, STACError, requests.RequestException, NotImplementedError) as error:
+        raise CatalogError(f"{shown(href)}: the search failed ({_one_line(error)}); try again later") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CatalogError(
+            f"{shown(href)} answers what is no STAC ({_one_line(error)}); check the address, or try again later"
+        ) from error
 
 
 def _self_href(item: Item) -> str | None:
@@ -175,12 +216,13 @@ def _geoparquet(href: str, settings: Settings) -> Iterator[tuple[Item, str]]:
     import pyarrow.parquet as pq
     from stac_geoparquet.arrow import stac_table_to_items
 
+    data = _fetch(href, settings)
     try:
-        table = pq.read_table(io.BytesIO(_fetch(href, settings)))
+        table = pq.read_table(io.BytesIO(data))
         for item in stac_table_to_items(table):
             yield item, href
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise CatalogError(f"{_shown(href)} is not stac-geoparquet: {_one_line(error)}") from error
+    except (pa.ArrowException, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise CatalogError(f"{shown(href)} is not stac-geoparquet ({_one_line(error)}); check the address") from error
 
 
 def _document(href: str, settings: Settings) -> Mapping[str, Any]:
@@ -188,9 +230,9 @@ def _document(href: str, settings: Settings) -> Mapping[str, Any]:
     try:
         document = json.loads(data)
     except ValueError as error:
-        raise CatalogError(f"{_shown(href)} is not JSON ({_one_line(error)}); check the address") from error
+        raise CatalogError(f"{shown(href)} is not JSON ({_one_line(error)}); check the address") from error
     if not isinstance(document, Mapping):
-        raise CatalogError(f"{_shown(href)} is JSON but no STAC document; check the address")
+        raise CatalogError(f"{shown(href)} is JSON but no STAC document; check the address")
     return document
 
 
@@ -198,12 +240,15 @@ def _fetch(href: str, settings: Settings) -> bytes:
     try:
         client, key = open_asset(href, settings)
         return bytes(obstore.get(client, key).bytes())
-    except (BaseError, OSError) as error:
-        remedy = {
-            "missing": "check the address",
-            "forbidden": "check your credentials for it",
-        }.get(classify(error), "it does not answer; try again later")
-        raise CatalogError(f"catalogue {_shown(href)} can't be read: {classify(error)}; {remedy}") from error
+    except (BaseError, OSError, StoreError) as error:
+        match classify(error):
+            case "missing":
+                what = "is not there; check the address"
+            case "forbidden":
+                what = "refuses; check your credentials for it"
+            case _:
+                what = f"does not answer ({_one_line(error)}); try again later"
+        raise CatalogError(f"catalogue {shown(href)} {what}") from error
 
 
 def _is_api(document: Mapping[str, Any]) -> bool:
@@ -220,12 +265,14 @@ def _normal(catalog: str) -> str:
     return str(Path(catalog).expanduser().absolute())
 
 
-def _shown(href: str) -> str:
-    return href.split("?", 1)[0]
+def shown(href: str) -> str:
+    """An address as messages may show it: without query and user, which can hold secrets."""
+    return _USER.sub("//", href.split("?", 1)[0])
 
 
 def _one_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0][:300]
+    text = str(error).strip().split("\n", 1)[0] or type(error).__name__
+    return _USER.sub("//", _QUERY.sub("?…", text))[:300]
 
 
 def search_boxes(parts: Sequence[Bbox], margin_deg: float) -> tuple[Bbox, ...]:

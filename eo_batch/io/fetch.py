@@ -8,33 +8,47 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    BaseError,
+    NotFoundError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 
-from eo_batch.core.errors import FailureKind, ReadError
+from eo_batch.core.errors import FailureKind, ReadError, StoreDenied, StoreMissing
 
 if TYPE_CHECKING:
     from obstore import Bytes
     from obstore.store import ObjectStore
 
-_TRANSIENT_HINT = re.compile(r"\b(429|5\d\d)\b|timed? ?out|reset|connect|error sending|refused", re.IGNORECASE)
-_DENIED_HINT = re.compile(r"\b(401|403)\b|AccessDenied|Forbidden|Unauthorized")
-_SHORT_HINT = re.compile(r"end of file before message|unexpected (EOF|end)|body.*(short|incomplete)|IncompleteMessage")
+_MISSING = (NotFoundError, FileNotFoundError, NotADirectoryError, StoreMissing)
+_FORBIDDEN = (PermissionDeniedError, UnauthenticatedError, PermissionError, StoreDenied)
+_STATUS = re.compile(r"status code: (\d{3})")
+"""Where the client's words hold the HTTP status; bare numbers also occur in addresses and durations."""
+_BEYOND_END = re.compile(r"InvalidRange|InvalidGetRange|range (started at|was invalid|starting at)", re.IGNORECASE)
 _COALESCE_GAP = 64 * 1024
 """Ranges closer than this are fetched as one: cheaper than another request (bytes)."""
 
 
 def classify(error: Exception) -> FailureKind:
     """The failure class of what an object store client raised, after its own retries."""
-    text = str(error)
-    if isinstance(error, NotFoundError | FileNotFoundError):
+    if isinstance(error, _MISSING):
         return "missing"
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _DENIED_HINT.search(text):
+    if isinstance(error, _FORBIDDEN):
         return "forbidden"
-    if _SHORT_HINT.search(text):
-        return "truncated"
-    if "416" in text or "range" in text.lower():
-        return "truncated"
-    return "transient"
+    text = str(error)
+    status = _STATUS.search(text)
+    match int(status[1]) if status else None:
+        case 404 | 410:
+            return "missing"
+        case 416:
+            return "truncated"
+        case int(code) if 400 <= code < 500 and code not in (408, 425, 429):
+            return "forbidden"
+        case int():
+            return "transient"
+    return "truncated" if _BEYOND_END.search(text) else "transient"
 
 
 class ByteBudget:
@@ -81,14 +95,18 @@ class Fetcher:
         self.requests = 0
         self.failure: ReadError | None = None
         """The first failure."""
+        self._all: bytes | None = None
+        """The whole object, where its server knows no ranges."""
 
     async def get_range_async(
         self, path: str, *, start: int, end: int | None = None, length: int | None = None
-    ) -> "Bytes":
+    ) -> "Bytes | bytes":
         """One range; cut at the end of the object."""
         stop = end if end is not None else start + (length or 0)
-        async with self._budget.hold(stop - start):
-            try:
+        if self._all is not None:
+            return self._all[start:stop]
+        try:
+            async with self._budget.hold(stop - start):
                 if self.size is None:
                     answer = await obstore.get_async(self._client, path, options={"range": (start, stop)})
                     self.size = answer.meta["size"]
@@ -97,8 +115,10 @@ class Fetcher:
                     raise self._short(stop)
                 else:
                     data = await obstore.get_range_async(self._client, path, start=start, end=min(stop, self.size))
-            except (BaseError, OSError) as error:
-                raise self._failed(error) from error
+        except NotSupportedError:
+            return (await self._entire(path))[start:stop]
+        except (BaseError, OSError) as error:
+            raise self._failed(error) from error
         self.bytes_in += len(data)
         self.requests += 1
         return data
@@ -110,31 +130,41 @@ class Fetcher:
         starts: Sequence[int],
         ends: Sequence[int] | None = None,
         lengths: Sequence[int] | None = None,
-    ) -> "list[Bytes]":
+    ) -> "Sequence[Bytes | bytes]":
         """Several ranges, every one of them whole."""
         if ends is None:
             ends = [s + n for s, n in zip(starts, lengths or [], strict=True)]
         if self.size is not None and max(ends) > self.size:
             raise self._short(max(ends))
-        async with self._budget.hold(sum(ends) - sum(starts)):
-            try:
+        if self._all is not None:
+            whole = self._all
+            return [whole[start:end] for start, end in zip(starts, ends, strict=True)]
+        try:
+            async with self._budget.hold(sum(ends) - sum(starts)):
                 data = await obstore.get_ranges_async(
                     self._client, path, starts=starts, ends=ends, coalesce=_COALESCE_GAP
                 )
-            except (BaseError, OSError) as error:
-                raise self._failed(error) from error
+        except (BaseError, OSError) as error:
+            raise self._failed(error) from error
         self.bytes_in += sum(len(part) for part in data)
         self.requests += _merged(starts, ends)
         return data
 
     async def whole(self, path: str) -> bytes:
         """The whole object."""
-        if self.size is None:
-            try:
-                self.size = int((await obstore.head_async(self._client, path))["size"])
-            except (BaseError, OSError) as error:
-                raise self._failed(error) from error
-        return bytes(await self.get_range_async(path, start=0, end=self.size))
+        return self._all if self._all is not None else await self._entire(path)
+
+    async def _entire(self, path: str) -> bytes:
+        try:
+            answer = await obstore.get_async(self._client, path)
+            self.size = int(answer.meta["size"])
+            async with self._budget.hold(self.size):
+                self._all = bytes(await answer.bytes_async())
+        except (BaseError, OSError) as error:
+            raise self._failed(error) from error
+        self.bytes_in += len(self._all)
+        self.requests += 1
+        return self._all
 
     def _short(self, wanted: int) -> ReadError:
         return self._remember(ReadError(self._href, "truncated", f"{self.size} bytes where {wanted} were announced"))
@@ -160,4 +190,4 @@ def _merged(starts: Sequence[int], ends: Sequence[int]) -> int:
 
 def _first_line(error: Exception) -> str:
     line = str(error).split("\n", 1)[0]
-    return re.sub(r"\?\S+", "?…", line)[:300]
+    return re.sub(r"\?\S+", "?…", line).strip()[:300]

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from async_geotiff import GeoTIFF, Window
 
-from eo_batch.core.errors import ReadError
+from eo_batch.core.errors import ReadError, StoreError
 from eo_batch.core.scenes import Affine6, Asset
 from eo_batch.io.backends import open_asset
-from eo_batch.io.fetch import ByteBudget, Fetcher
+from eo_batch.io.fetch import ByteBudget, Fetcher, classify
 from eo_batch.io.gdal import read_whole
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
 from eo_batch.settings import Settings
@@ -41,7 +41,10 @@ class AssetReader:
 
     async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
         """See `RasterReader`."""
-        client, key = open_asset(asset.href, self._settings)
+        try:
+            client, key = open_asset(asset.href, self._settings)
+        except StoreError as error:
+            raise ReadError(asset.href, classify(error), str(error)) from error
         fetcher = Fetcher(client, asset.href, self._budget)
         try:
             with warnings.catch_warnings():
@@ -50,7 +53,7 @@ class AssetReader:
             if tiff.ifd.tile_width is None:
                 return await read_whole(fetcher, key, asset, bounds_of, margin_px)
             return await self._window(tiff, fetcher, asset, bounds_of, margin_px)
-        except ReadError:
+        except (ReadError, MemoryError):
             raise
         except Exception as error:
             # The TIFF library raises its own types for what the fetcher met; the fetcher knows the class.

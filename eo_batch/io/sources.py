@@ -12,7 +12,7 @@ from eo_batch.io.rasters import RasterReader
 from eo_batch.io.windows import Bounds, RawImage
 
 _TRIES = 3
-"""Tries for failures that can pass (transient, truncated), above the object store client's own retries."""
+"""Tries for failures that can pass, above the object store client's own retries."""
 _BACKOFF_S = 0.5
 _MARGIN_PX = 2
 
@@ -69,7 +69,7 @@ class Sources:
             try:
                 return await self.reader.read(asset, self.bounds_of, _MARGIN_PX)
             except ReadError as error:
-                if error.kind not in ("transient", "truncated") or attempt == _TRIES:
+                if error.kind != "transient" or attempt == _TRIES:
                     raise
             await asyncio.sleep(_BACKOFF_S * 2**attempt * random.random())
         raise AssertionError("the loop returns or raises")

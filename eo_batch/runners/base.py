@@ -21,7 +21,8 @@ class Job:
     indices: tuple[int, ...]
     call: Call
     attempts: int = 3
-    """Tries for each index, lost workers included; only failures that may pass are tried again."""
+    """Tries for each index; only failures that may pass are tried again. A worker that dies costs the index that it
+    runs one try, and others that its death interrupts none."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Failure:
     attempts: int
     trace: str = ""
     """Traceback of a fault of our own; empty for errors that are meant for people."""
+    exit_code: int = 1
+    """What a process that runs only this index would end with (`core.errors`)."""
 
 
 @dataclass(frozen=True)

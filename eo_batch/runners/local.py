@@ -10,9 +10,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.resource_tracker import ensure_running
 
 from eo_batch.core.errors import EoBatchError
 from eo_batch.runners.base import Call, Event, Failure, Job, OnEvent, Outcome
+
+_DIED = "the worker process died (out of memory, or killed)"
+_MESSAGE_CHARS = 2000
+_TRACE_CHARS = 20_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class _Error:
 
     message: str
     retryable: bool
-    trace: str
+    trace: str = ""
+    exit_code: int = 1
 
 
 class _Book:
@@ -59,11 +65,15 @@ class _Book:
             return False
         self._attempts[index] += 1
         if error.retryable and self._attempts[index] < self._job.attempts:
-            self._on_event(Event(index, "retry", error.message))
+            self.again(index, error.message)
             return True
-        self.failed[index] = Failure(error.message, self._attempts[index], error.trace)
+        self.failed[index] = Failure(error.message, self._attempts[index], error.trace, error.exit_code)
         self._on_event(Event(index, "failed", error.message))
         return False
+
+    def again(self, index: int, why: str) -> None:
+        """Tell that an index will run again."""
+        self._on_event(Event(index, "retry", why))
 
 
 def _serial(job: Job, book: _Book) -> None:
@@ -75,29 +85,47 @@ def _serial(job: Job, book: _Book) -> None:
 
 
 def _pooled(job: Job, book: _Book, workers: int) -> None:
+    """Run everything in pools.
+
+    A worker that dies breaks its whole pool, and nobody can tell which of the indices in flight killed it. They run
+    again one by one, each alone in a pool, so that only the one that kills its worker once more pays for it.
+    """
     queue = deque(job.indices)
     while queue:
-        queue = deque(_one_pool(job, book, workers, queue))
-        # A worker that dies breaks its whole pool, and nobody can tell which index it ran. Each of those in flight
-        # costs one attempt; after a break they run in a pool of their own size, one worker each.
+        interrupted = _one_pool(job, book, workers, queue)
+        if len(interrupted) == 1:
+            queue.extend(_charged(book, interrupted))
+            continue
+        for index in interrupted:
+            book.again(index, _DIED)
+        for index in interrupted:
+            alone = deque([index])
+            while alone:
+                alone.extend(_charged(book, _one_pool(job, book, 1, alone)))
+
+
+def _charged(book: _Book, died: list[int]) -> list[int]:
+    return [index for index in died if book.settle(index, _Error(_DIED, retryable=True))]
 
 
 def _one_pool(job: Job, book: _Book, workers: int, queue: deque[int]) -> list[int]:
-    """Run a queue in one pool; returns what is left after a worker died."""
+    """Run a queue in one pool until it is empty or a worker dies; returns what was in flight then."""
     pool = ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker, initargs=(os.getpid(),)
     )
     flying: dict[Future[_Error | None], int] = {}
     lost: list[int] = []
+    broken = False
     try:
-        while (queue and not lost) or flying:
-            while queue and not lost and len(flying) < workers:
+        while (queue and not broken) or flying:
+            while queue and not broken and len(flying) < workers:
                 # No index waits inside the pool, so a dying worker costs only what really runs.
                 index = queue.popleft()
                 try:
-                    flying[pool.submit(_guarded, job.call, index)] = index
+                    flying[_submit(pool, job.call, index)] = index
                 except BrokenProcessPool:
-                    lost.append(index)
+                    queue.appendleft(index)
+                    broken = True
             ended, _ = wait(flying, return_when=FIRST_COMPLETED)
             for future in ended:
                 index = flying.pop(future)
@@ -105,6 +133,7 @@ def _one_pool(job: Job, book: _Book, workers: int, queue: deque[int]) -> list[in
                     error = future.result()
                 except BrokenProcessPool:
                     lost.append(index)
+                    broken = True
                     continue
                 if book.settle(index, error):
                     queue.append(index)
@@ -112,25 +141,40 @@ def _one_pool(job: Job, book: _Book, workers: int, queue: deque[int]) -> list[in
         _kill(pool)
         raise
     pool.shutdown(wait=True, cancel_futures=True)
-    died = _Error("the worker process died (out of memory, or killed)", True, "")
-    return [*queue, *(index for index in lost if book.settle(index, died))]
+    return sorted(lost)
+
+
+def _submit(pool: ProcessPoolExecutor, call: Call, index: int) -> "Future[_Error | None]":
+    """Submit an index; a worker that this starts never sees Ctrl-C, which reaches the whole process group."""
+    ensure_running()  # its own start would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_guarded, call, index)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _guarded(call: Call, index: int) -> _Error | None:
     try:
         call(index)
     except EoBatchError as error:
-        return _Error(str(error), error.retryable, "")
-    except Exception as error:
-        return _Error(f"{type(error).__name__}: {error}", False, traceback.format_exc())
+        return _Error(_line(str(error)), error.retryable, exit_code=error.exit_code)
+    except (Exception, SystemExit) as error:
+        return _Error(_line(f"{type(error).__name__}: {error}"), False, traceback.format_exc()[-_TRACE_CHARS:])
     return None
 
 
+def _line(text: str) -> str:
+    """One line of bounded length: messages travel through pipes and end before a person's eyes."""
+    line = " ".join(text[: 4 * _MESSAGE_CHARS].split())
+    return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
+
+
 def _begin_worker(parent: int) -> None:
-    """Ctrl-C reaches the whole process group: the parent decides; and no worker outlives its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """No worker outlives its parent."""
     process = multiprocessing.parent_process()
-    assert process is not None and process.pid == parent  # the pool's initializer runs in its workers only
+    assert process is not None  # the pool's initializer runs in its workers only
+    assert process.pid == parent
     threading.Thread(target=_end_with, args=(process.sentinel,), daemon=True).start()
 
 

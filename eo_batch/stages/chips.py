@@ -20,6 +20,7 @@ from eo_batch.core.sensors import SCL_NAMES
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.io.cube import CubeWriter
 from eo_batch.io.rasters import AssetReader, RasterReader
+from eo_batch.io.sources import Sources, in_order
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes
 from eo_batch.io.windows import RawImage
@@ -29,7 +30,6 @@ from eo_batch.pixels.chips import cut
 from eo_batch.pixels.moments import moments_of
 from eo_batch.pixels.radiometry import clear_sky, to_storage, undefined_classes, valid_pixels
 from eo_batch.settings import Settings
-from eo_batch.io.sources import Sources, in_order
 
 Mask = NDArray[np.bool_]
 _SNOW_NOTE_SHARE = 0.3
@@ -105,7 +105,7 @@ class _Work:
 
     def grid(self, pixel_m: float) -> PixelGrid:
         """The block's grid at a pixel size."""
-        x_min, y_min, x_max, y_max = self.shard.block.bounds
+        x_min, _, x_max, y_max = self.shard.block.bounds
         size = round((x_max - x_min) / pixel_m)
         return PixelGrid(self.shard.block.epsg, x_min, y_max, pixel_m, size, size)
 

@@ -11,7 +11,7 @@ from eo_batch.core.receipts import Note, Receipt
 from eo_batch.core.scenes import Scene
 from eo_batch.core.spec import RunSpec, SensorSpec
 from eo_batch.core.stacitems import resolve_duplicates, scene_of_item
-from eo_batch.io.catalogs import Query, search, search_boxes
+from eo_batch.io.catalogs import Query, search, search_boxes, shown
 from eo_batch.io.plans import extend_axes, has_scenes, load_scenes, save_plan, save_scenes
 from eo_batch.io.store import Store
 from eo_batch.settings import Settings
@@ -45,7 +45,7 @@ def find_scenes(spec: RunSpec, settings: Settings, on_found: OnFound | None = No
         if not found.items:
             held = ", ".join(found.collections_seen) or "nothing that meets the area"
             raise PlanError(
-                f"sensors.{name}: {catalog} has no item of {', '.join(collections)} over the area"
+                f"sensors.{name}: {shown(catalog)} has no item of {', '.join(collections)} over the area"
                 f"{'' if static else f' from {spec.time.start} to {spec.time.end}'}; it holds {held}; "
                 f"check area, time and sensors.{name}.collections"
             )
