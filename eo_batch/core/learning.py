@@ -95,6 +95,10 @@ class PretrainSpec(_Section):
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the training chips that is only validated on; all time bins of a chip go the same way."""
 
+    memory_gb: Annotated[float, Field(ge=0)] = 2.0
+    """Samples are kept in memory where they fit in this many GB, else read from the cube at every step; the
+    numbers come out the same."""
+
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads of torch. Results are byte-identical only for equal numbers of threads."""
 

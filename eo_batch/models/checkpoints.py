@@ -80,9 +80,7 @@ def load_weights(content: bytes, name: str, sha256: str) -> dict[str, Tensor]:
     """Read `dump_weights`'s bytes. Raises DataError where their SHA-256 is not the one given."""
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        msg = (
-            f"weights {name} have SHA-256 {found[:12]}…, the model's card says {sha256[:12]}…; pretrain again"
-        )
+        msg = f"weights {name} have SHA-256 {found[:12]}…, the model's card says {sha256[:12]}…; pretrain again"
         raise DataError(msg)
     return load(content)
 

@@ -122,9 +122,7 @@ class PatchEmbedding(nn.Module):
         patches_ntbp = patchify(filled_nbyx, self.shape.patch_px)
         valid_ntb = patchify(valid_nbyx.to(patches_ntbp.dtype), self.shape.patch_px).mean(dim=3)
         values_ntd = self.pixels(patches_ntbp.flatten(2)) + self.missing(1.0 - valid_ntb)
-        return Tokens(
-            values_ntd + self.sensor_d + self.positions_td, valid_ntb.mean(dim=2) >= MIN_VALID_SHARE
-        )
+        return Tokens(values_ntd + self.sensor_d + self.positions_td, valid_ntb.mean(dim=2) >= MIN_VALID_SHARE)
 
 
 class MultiSensorViT(nn.Module):

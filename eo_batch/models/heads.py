@@ -103,9 +103,7 @@ def fit_probe(
     search = GridSearchCV(ridge(1.0), {"ridge__alpha": list(alphas)}, cv=splitter, scoring=_score)
     search.fit(train_nf, train_nc, groups=list(groups_n) if grouped else None)
     predicted_nc = np.asarray(search.predict(test_nf), dtype=np.float64).reshape(test_nc.shape)
-    return ProbeFit(
-        r_squared(test_nc, predicted_nc), float(search.best_params_["ridge__alpha"]), predicted_nc
-    )
+    return ProbeFit(r_squared(test_nc, predicted_nc), float(search.best_params_["ridge__alpha"]), predicted_nc)
 
 
 def _score(estimator: Pipeline, features_nf: Floats, truth_nc: Floats) -> float:

@@ -95,9 +95,7 @@ class MaskedAutoencoder(nn.Module):
         dim = config.decoder.dim
         self.narrow = nn.Linear(encoder.config.dim, dim)
         self.hidden_d = nn.Parameter(torch.randn(dim) * 0.02)
-        self.transformer = Transformer(
-            dim, config.decoder.depth, config.decoder.heads, config.decoder.mlp_ratio
-        )
+        self.transformer = Transformer(dim, config.decoder.depth, config.decoder.heads, config.decoder.mlp_ratio)
         self.sensors = nn.ParameterDict({shape.name: torch.randn(dim) * 0.02 for shape in encoder.shapes})
         self.heads = nn.ModuleDict({s.name: nn.Linear(dim, s.patch_values) for s in encoder.shapes})
         finest = max(shape.patches_per_side for shape in encoder.shapes)

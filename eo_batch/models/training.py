@@ -63,6 +63,7 @@ class Stream(IntEnum):
     ORDER = 0
     MASK = 1
     VALIDATION = 2
+    PANELS = 3
 
 
 def generator(seed: int, stream: Stream, number: int) -> np.random.Generator:
@@ -135,9 +136,7 @@ def train(
     and sensors where the loss or the gradient is not finite.
     """
     if not len(samples):
-        raise DataError(
-            "no sample to pretrain on: the split leaves no chip outside test and buffer; enlarge the area"
-        )
+        raise DataError("no sample to pretrain on: the split leaves no chip outside test and buffer; enlarge the area")
     device = next(model.parameters()).device
     optimizer = make_optimizer(model, config)
     curve: list[Row] = []
@@ -159,12 +158,10 @@ def train(
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         if not bool(torch.isfinite(norm)):
-            raise DataError(
-                f"step {step}: the gradient is not finite although the loss is; lower pretrain.lr"
-            )
+            raise DataError(f"step {step}: the gradient is not finite although the loss is; lower pretrain.lr")
         optimizer.step()
-        row = {"step": float(step), "lr": lr, **_row("train", losses)}
         done = step + 1
+        row = {"step": float(done), "lr": lr, **_row("train", losses)}
         if len(validation) and (done % config.validate_every_steps == 0 or done == config.steps):
             row |= validate(model, validation, config)
         curve.append(row)
@@ -183,9 +180,7 @@ def validate(model: MaskedAutoencoder, samples: Samples, config: TrainConfig) ->
     weights: Row = {}
     for number, indices in enumerate(_chunks(len(samples), config.batch)):
         batch = samples.read(indices).to(device)
-        noise_nt = mask_noise(
-            config.seed, Stream.VALIDATION, number, (len(indices), model.token_count(batch))
-        )
+        noise_nt = mask_noise(config.seed, Stream.VALIDATION, number, (len(indices), model.token_count(batch)))
         for name, loss in _row("val", model(batch, noise_nt.to(device))).items():
             sums[name] = sums.get(name, 0.0) + loss * len(indices)
             weights[name] = weights.get(name, 0.0) + len(indices)
@@ -202,9 +197,7 @@ def _check_finite(losses: Losses, step: int) -> None:
     if not bool(torch.isfinite(losses.total.detach())):
         broken = [name for name, loss in losses.by_sensor.items() if not bool(torch.isfinite(loss.detach()))]
         where = ", ".join(broken) or "all sensors"
-        raise DataError(
-            f"step {step}: the loss of {where} is not finite; look for wild values, or lower pretrain.lr"
-        )
+        raise DataError(f"step {step}: the loss of {where} is not finite; look for wild values, or lower pretrain.lr")
 
 
 def _chunks(count: int, size: int) -> Iterator[Sequence[int]]:

@@ -20,9 +20,7 @@ def test_patches_are_cut_row_major_and_put_back():
     values = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8)
     patches = patchify(values, 4)
     assert patches.shape == (2, 4, 3, 16)
-    assert torch.equal(
-        patches[0, 1, 2].reshape(4, 4), values[0, 2, 0:4, 4:8]
-    )  # second patch: right of the first
+    assert torch.equal(patches[0, 1, 2].reshape(4, 4), values[0, 2, 0:4, 4:8])  # second patch: right of the first
     assert torch.equal(patches[1, 2, 0].reshape(4, 4), values[1, 0, 4:8, 0:4])
     assert torch.equal(unpatchify(patches, 4), values)
 
@@ -92,9 +90,7 @@ def test_holes_are_told_apart_from_zeros(encoder):
     batch = make_samples(1).read([0])
     holes = torch.ones_like(batch.valid_nbyx["s1"])
     holes[0, :, 0, :] = False
-    zeros = Batch(
-        {**batch.pixels_nbyx, "s1": torch.where(holes, batch.pixels_nbyx["s1"], 0.0)}, batch.valid_nbyx
-    )
+    zeros = Batch({**batch.pixels_nbyx, "s1": torch.where(holes, batch.pixels_nbyx["s1"], 0.0)}, batch.valid_nbyx)
     with_holes = encoder(with_invalid(batch, "s1", holes, 0.0))
     assert not torch.allclose(with_holes.pooled_nd, encoder(zeros).pooled_nd, atol=1e-4)
 

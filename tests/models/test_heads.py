@@ -8,7 +8,7 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import r2_score
 
 from eo_batch.core.errors import DataError
-from eo_batch.models.bandstats import band_statistics
+from eo_batch.models.features import band_statistics, mean_over_bins
 from eo_batch.models.heads import fit_probe, paired_margin, r_squared
 from eo_batch.models.inputs import BandScaling, standardise
 
@@ -104,19 +104,20 @@ def test_one_seed_has_a_margin_but_no_interval():
     assert not margin.excludes_zero
 
 
-def test_band_statistics_count_valid_pixels_only():
-    rng = np.random.default_rng(0)
-    pixels = {"s1": rng.normal(size=(3, 2, 6, 6)).astype(np.float32)}
-    valid = {"s1": rng.random((3, 2, 6, 6)) < 0.5}
-    valid["s1"][2, 1] = False
-    pixels["s1"][~valid["s1"]] = 1e6
-    features, names = band_statistics(pixels, valid)
-    assert names == ["s1.0.mean", "s1.1.mean", "s1.0.std", "s1.1.std"]
-    for n, b in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0)):
-        kept = pixels["s1"][n, b][valid["s1"][n, b]]
-        assert features[n, [b, 2 + b]] == pytest.approx([kept.mean(), kept.std()], rel=1e-5)
-    assert np.isnan(features[2, [1, 3]]).all()
-    assert np.isfinite(features[2, [0, 2]]).all()
+def test_band_statistics_are_averaged_over_bins_and_missing_ones_are_nan():
+    moments = {("a", "s1", "VV"): [(1.0, 0.5), (3.0, 1.5)], ("b", "s2", "B04"): [(7.0, 0.1)]}
+    features = band_statistics(moments, [("s1", "VV"), ("s2", "B04")], ["b", "a"])
+    assert features[0].tolist()[2:] == [7.0, 0.1]
+    assert features[1].tolist()[:2] == [2.0, 1.0]
+    assert np.isnan(features[0, :2]).all()
+    assert np.isnan(features[1, 2:]).all()
+
+
+def test_vectors_are_averaged_over_the_bins_that_have_one():
+    vectors = [("a", np.float32([1, 2])), ("b", np.float32([5, 5])), ("a", np.float32([3, 4]))]
+    features = mean_over_bins(vectors, ["c", "a"])
+    assert np.isnan(features[0]).all()
+    assert features[1].tolist() == [2.0, 3.0]
 
 
 def test_decibels_are_taken_before_standardising():

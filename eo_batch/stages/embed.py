@@ -1,0 +1,111 @@
+"""Stage `embed`: the chips of one block in one time bin, seen by a pretrained encoder and by its untrained twin.
+
+chips/<model>/<time bin>/<block>.parquet   GeoParquet, one row a chip: chip_id, geometry, time_start, time_end (half
+                                           open), model, model_sha256, tokens (share of patches with enough valid
+                                           pixels), vector (null where no patch has)
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+import torch
+
+from eo_batch.core import layout
+from eo_batch.core.grid import Cell
+from eo_batch.core.identity import Identity
+from eo_batch.core.learning_plan import EmbedShard, trained_name, untrained_name
+from eo_batch.core.plan import Axes
+from eo_batch.core.receipts import ChipState, Receipt
+from eo_batch.core.spec import RunSpec
+from eo_batch.core.timebins import STATIC_KEY, bin_of_key
+from eo_batch.core.utm import project
+from eo_batch.io.cube import CubeReader
+from eo_batch.io.store import Store
+from eo_batch.io.tables import parquet_bytes, with_geometry
+from eo_batch.models.batch import ArraySamples
+from eo_batch.models.card import ModelCard
+from eo_batch.models.encoder import MultiSensorViT
+from eo_batch.models.samples import CubeSamples, Place
+from eo_batch.models.training import reproducible
+
+_WGS84 = 4326
+
+
+def run(spec: RunSpec, axes: Axes, shard: EmbedShard, store: Store) -> Receipt:
+    """Embed one shard. Raises DataError where the model or the pixels are not usable."""
+    identity = Identity(spec)
+    prefix, pretrain = identity.prefix("embed"), identity.prefix("pretrain")
+    card_key = layout.model_card(pretrain, shard.seed)
+    card = ModelCard.from_bytes(store.get(card_key), store.href(card_key))
+    first, time_index = axes.first_slot(shard.block), axes.time_index(shard.bin_key)
+    places = tuple(Place(first + shard.block.place(cell), time_index) for cell in shard.cells)
+    samples = CubeSamples(CubeReader(store, identity.prefix("chips")), card.arrays, places).in_memory()
+    written: dict[str, bytes] = {}
+    with reproducible(spec.embed.threads):
+        trained = card.autoencoder(store.get(layout.weights(pretrain, shard.seed))).encoder
+        for name, digest, encoder in (
+            (trained_name(shard.seed), card.weights_sha256, trained),
+            (untrained_name(shard.seed), card.untrained_sha256, card.untrained()),
+        ):
+            vectors, tokens = embed(encoder, samples, spec.embed.batch)
+            table = _table(spec, shard, name, digest, vectors, tokens)
+            key = layout.embeddings(prefix, name, shard.bin_key, shard.block.key)
+            written[key.removeprefix(f"{prefix}/")] = data = parquet_bytes(table)
+            store.put(key, data)
+    states: dict[str, ChipState] = {
+        cell.chip_id: "ok" if share > 0 else "no_data" for cell, share in zip(shard.cells, tokens, strict=True)
+    }
+    return Receipt(
+        stage="embed",
+        shard=shard.key,
+        inputs=shard.inputs,
+        outputs={key: len(data) for key, data in written.items()},
+        digests={key: hashlib.sha256(data).hexdigest() for key, data in written.items()},
+        chips=states,
+        valid={cell.chip_id: round(float(share), 6) for cell, share in zip(shard.cells, tokens, strict=True)},
+    )
+
+
+@torch.no_grad()
+def embed(encoder: MultiSensorViT, samples: ArraySamples, batch: int) -> tuple[Any, Any]:
+    """Vectors (n, dim) float32 and the share of patches that are tokens (n), in the order of the samples."""
+    encoder.eval()
+    vectors, tokens = [], []
+    for start in range(0, len(samples), batch):
+        encoded = encoder(samples.read(range(start, min(start + batch, len(samples)))))
+        vectors.append(encoded.pooled_nd.numpy())
+        tokens.append(encoded.tokens.mask_nt.float().mean(dim=1).numpy())
+    return np.concatenate(vectors), np.concatenate(tokens)
+
+
+def _table(spec: RunSpec, shard: EmbedShard, name: str, digest: str, vectors: Any, tokens: Any) -> pa.Table:
+    count = len(shard.cells)
+    start = end = None
+    if shard.bin_key != STATIC_KEY:
+        time_bin = bin_of_key(shard.bin_key, spec.time.step)
+        start, end = time_bin.start, time_bin.end
+    stamp = pa.timestamp("us", tz="UTC")
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
+    table = pa.table(
+        {
+            "chip_id": pa.array([cell.chip_id for cell in shard.cells], pa.string()),
+            "geometry": pa.array([shapely.to_wkb(_outline(cell)) for cell in shard.cells], pa.binary()),
+            "time_start": pa.array([start] * count, stamp),
+            "time_end": pa.array([end] * count, stamp),
+            "model": pa.array([name] * count, pa.string()),
+            "model_sha256": pa.array([digest] * count, pa.string()),
+            "tokens": pa.array(tokens, pa.float32()),
+            "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=pa.array(tokens == 0)),
+        }
+    )
+    return with_geometry(table)
+
+
+def _outline(cell: Cell) -> shapely.Polygon:
+    """The chip in longitude and latitude, its four corners counter-clockwise."""
+    x_min, y_min, x_max, y_max = cell.bounds
+    x, y = np.array([x_min, x_max, x_max, x_min], float), np.array([y_min, y_min, y_max, y_max], float)
+    return shapely.Polygon(np.column_stack(project(cell.epsg, _WGS84, x, y)))

@@ -1,0 +1,239 @@
+"""Stage `pretrain`: one encoder for each seed, by masked autoencoding of chips that no probe is tested on.
+
+checkpoints/seed-N/step-….ckpt           the last two, to resume from
+metrics/loss-seed-N.parquet              one row a step: losses of training and validation, by array
+metrics/reconstructions-seed-N.npz       a few validation chips: what was given, hidden and filled in
+models/seed-N.safetensors, .json         weights of encoder and decoder, and the card (STAC MLM) that describes them
+
+Dims: `n` sample, `b` band, `y` row, `x` column.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from eo_batch.core import layout
+from eo_batch.core.errors import DataError
+from eo_batch.core.identity import Identity
+from eo_batch.core.learning import EncoderSpec
+from eo_batch.core.learning_plan import LearningArray, PretrainShard, learning_arrays, learning_bins
+from eo_batch.core.plan import Axes
+from eo_batch.core.receipts import Note, Receipt
+from eo_batch.core.spec import RunSpec
+from eo_batch.io.cube import CubeReader
+from eo_batch.io.store import Store
+from eo_batch.io.tables import parquet_bytes, read_table
+from eo_batch.models.batch import Samples
+from eo_batch.models.card import ModelCard
+from eo_batch.models.checkpoints import Checkpoint, dump_checkpoint, dump_weights, load_checkpoint
+from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
+from eo_batch.models.inputs import BandScaling
+from eo_batch.models.mae import MaeConfig, MaskedAutoencoder
+from eo_batch.models.samples import CubeSamples, InputArray, Place
+from eo_batch.models.training import Stream, TrainConfig, mask_noise, reproducible, train
+
+SHOWN_SAMPLES = 6
+"""Validation samples whose reconstruction is kept for people."""
+KEPT_CHECKPOINTS = 2
+"""The newest can be unreadable after a crash; the one before it is whole."""
+
+
+def run(
+    spec: RunSpec, axes: Axes, shard: PretrainShard, store: Store, progress: Callable[[int], None] = lambda step: None
+) -> Receipt:
+    """Train one seed, from its last whole checkpoint if there is one. `progress` is told the number of steps done.
+
+    Raises DataError where there is nothing to train on or training diverges.
+    """
+    identity = Identity(spec)
+    prefix, publish = identity.prefix("pretrain"), identity.prefix("publish")
+    arrays = _input_arrays(learning_arrays(spec), json.loads(store.get(f"{publish}/stats.json")))
+    chips = read_table(store, f"{publish}/chips.parquet", ("chip_id", "split", "owner", "slot"))
+    training, validation, held = _places(spec, axes, chips)
+    reader = CubeReader(store, identity.prefix("chips"))
+    config, encoder, mae = _configs(spec, shard.seed)
+    shapes = [array.shape for array in arrays]
+    notes: list[Note] = []
+    with reproducible(spec.pretrain.threads):
+        model = MaskedAutoencoder.build(shapes, encoder, mae, shard.seed)
+        samples = _samples(CubeSamples(reader, arrays, training), spec)
+        held_samples = _samples(CubeSamples(reader, arrays, validation), spec)
+        keeper = _Checkpoints(store, prefix, shard.seed)
+        curve = train(model, samples, held_samples, config, keeper.save, keeper.last_whole(notes), progress)
+        panels = _panels(model, held_samples, held, arrays, shard.seed)
+        untrained = MultiSensorViT.build(shapes, encoder, shard.seed)
+    weights = dump_weights(model.state_dict())
+    weights_key = layout.weights(prefix, shard.seed)
+    card = ModelCard(
+        name=f"{spec.name}, seed {shard.seed}",
+        seed=shard.seed,
+        arrays=arrays,
+        encoder=encoder,
+        mae=mae,
+        hyperparameters={
+            **spec.pretrain.model_dump(mode="json", exclude={"seeds", "encoder"}),
+            "samples": len(samples),
+            "validation_samples": len(held_samples),
+        },
+        weights=weights_key.removeprefix(f"{prefix}/"),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        untrained_sha256=hashlib.sha256(dump_weights(untrained.state_dict())).hexdigest(),
+    )
+    written = {
+        layout.losses(prefix, shard.seed): parquet_bytes(_curve_table(curve)),
+        layout.metrics(prefix, f"reconstructions-seed-{shard.seed}.npz"): panels,
+        weights_key: weights,
+        layout.model_card(prefix, shard.seed): card.to_bytes(),
+    }
+    for key, data in written.items():
+        store.put(key, data)
+    relative = {key.removeprefix(f"{prefix}/"): data for key, data in written.items()}
+    return Receipt(
+        stage="pretrain",
+        shard=shard.key,
+        inputs=shard.inputs,
+        outputs={key: len(data) for key, data in relative.items()},
+        digests={key: hashlib.sha256(data).hexdigest() for key, data in relative.items()},
+        notes=tuple(notes),
+    )
+
+
+def _input_arrays(
+    arrays: Sequence[LearningArray], stats: dict[str, dict[str, dict[str, float]]]
+) -> tuple[InputArray, ...]:
+    found = []
+    for learning in arrays:
+        array = learning.array
+        # A band without a valid training pixel tells nothing: a deviation of 0 makes it 0 wherever it occurs.
+        bands = [stats.get(array.name, {}).get(band, {"mean": 0.0, "std": 0.0}) for band in array.band_names]
+        scaling = BandScaling(
+            array.spec.info.model_scale, tuple(band["mean"] for band in bands), tuple(band["std"] for band in bands)
+        )
+        shape = SensorShape(array.name, len(array.bands), array.chip_px, learning.patch_px)
+        found.append(InputArray(shape, array.band_names, array.spec.info.static, scaling))
+    return tuple(found)
+
+
+def _places(
+    spec: RunSpec, axes: Axes, chips: pa.Table
+) -> tuple[tuple[Place, ...], tuple[Place, ...], list[tuple[str, str]]]:
+    """Places of training and of validation samples, and chip and time bin of the latter.
+
+    Held-out chips and the buffer around them are in neither: an encoder that has seen the test chips, even without
+    labels, would be judged on what it learnt by heart. All bins of a chip go the same way.
+    """
+    training: list[Place] = []
+    validation: list[Place] = []
+    held: list[tuple[str, str]] = []
+    bins = learning_bins(spec)
+    for row in chips.sort_by("slot").to_pylist():
+        if row["split"] != "train" or not row["owner"]:
+            continue
+        is_held = _draw(row["chip_id"]) < spec.pretrain.val_fraction
+        for bin_key in bins:
+            (validation if is_held else training).append(Place(row["slot"], axes.time_index(bin_key)))
+            if is_held:
+                held.append((row["chip_id"], bin_key))
+    return tuple(training), tuple(validation), held
+
+
+def _draw(chip_id: str) -> float:
+    """A number in [0, 1) that depends on the chip alone: a larger area moves no chip to the other side."""
+    return int.from_bytes(hashlib.sha256(f"validation/{chip_id}".encode()).digest()[:8], "big") / 2**64
+
+
+def _configs(spec: RunSpec, seed: int) -> tuple[TrainConfig, EncoderConfig, MaeConfig]:
+    chosen = spec.pretrain
+    size: EncoderSpec = chosen.encoder
+    decoder = EncoderConfig(size.decoder_dim, size.decoder_depth, size.decoder_heads, size.mlp_ratio)
+    config = TrainConfig(
+        seed=seed,
+        steps=chosen.steps,
+        batch=chosen.batch,
+        lr=chosen.lr,
+        weight_decay=chosen.weight_decay,
+        warmup_steps=chosen.warmup_steps,
+        clip_norm=chosen.clip_norm,
+        checkpoint_every_steps=chosen.checkpoint_every_steps,
+        validate_every_steps=chosen.validate_every_steps,
+    )
+    encoder = EncoderConfig(size.dim, size.depth, size.heads, size.mlp_ratio)
+    return config, encoder, MaeConfig(chosen.mask_ratio, chosen.normalise_targets, decoder)
+
+
+def _samples(samples: CubeSamples, spec: RunSpec) -> Samples:
+    return samples.in_memory() if samples.nbytes <= spec.pretrain.memory_gb * 1e9 else samples
+
+
+class _Checkpoints:
+    """The checkpoints of one seed."""
+
+    def __init__(self, store: Store, prefix: str, seed: int) -> None:
+        self._store, self._prefix, self._seed = store, prefix, seed
+
+    def _keys(self) -> list[str]:
+        return sorted(self._store.list(layout.checkpoints_prefix(self._prefix, self._seed)))
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write one, then delete all but the newest two."""
+        key = layout.checkpoint(self._prefix, self._seed, checkpoint.step)
+        self._store.put(key, dump_checkpoint(checkpoint), expires=True)
+        for old in [known for known in self._keys() if known <= key][:-KEPT_CHECKPOINTS]:
+            self._store.delete(old)
+
+    def last_whole(self, notes: list[Note]) -> Checkpoint | None:
+        """The newest checkpoint that is whole; what was refused on the way goes into `notes`."""
+        for key in reversed(self._keys()):
+            try:
+                return load_checkpoint(self._store.get(key), key)
+            except DataError as error:
+                notes.append(Note(subject=key, text=str(error)))
+        return None
+
+
+def _curve_table(curve: Sequence[dict[str, float]]) -> pa.Table:
+    names = sorted({name for row in curve for name in row}, key=lambda name: (name not in ("step", "lr"), name))
+    return pa.table({name: pa.array([row.get(name) for row in curve], pa.float64()) for name in names})
+
+
+def _panels(
+    model: MaskedAutoencoder,
+    samples: Samples,
+    held: Sequence[tuple[str, str]],
+    arrays: Sequence[InputArray],
+    seed: int,
+) -> bytes:
+    """An npz of up to six validation samples, spread over all of them.
+
+    Keys: `chip_id`, `bin`, and for each array `<array>.given` and `.filled` (n, b, y, x) on the scale of the
+    statistics (dB for Sentinel-1), NaN where invalid; `.masked` (n, y, x), True where the pixel was hidden and
+    filled in.
+    """
+    chosen = sorted(set(np.linspace(0, len(samples) - 1, SHOWN_SAMPLES).astype(int).tolist())) if len(samples) else []
+    content: dict[str, Any] = {
+        "chip_id": np.array([held[i][0] for i in chosen], dtype=np.str_),
+        "bin": np.array([held[i][1] for i in chosen], dtype=np.str_),
+    }
+    if chosen:
+        model.eval()
+        batch = samples.read(chosen)
+        noise_nt = mask_noise(seed, Stream.PANELS, 0, (len(chosen), model.token_count(batch)))
+        shown = model.reconstruct(batch, noise_nt)
+        for array in arrays:
+            name, scaling = array.shape.name, array.scaling
+            std_b11 = np.array(scaling.std_b, np.float32)[:, None, None]
+            mean_b11 = np.array(scaling.mean_b, np.float32)[:, None, None]
+            valid = batch.valid_nbyx[name].numpy()
+            masked_nyx = shown.masked_nyx[name].numpy()
+            for kind, pixels in (("given", batch.pixels_nbyx[name]), ("filled", shown.pixels_nbyx[name])):
+                seen = valid | masked_nyx[:, None] if kind == "filled" else valid
+                content[f"{name}.{kind}"] = np.where(seen, pixels.numpy() * std_b11 + mean_b11, np.float32(np.nan))
+            content[f"{name}.masked"] = masked_nyx
+    sink = io.BytesIO()
+    np.savez_compressed(sink, **content)
+    return sink.getvalue()
