@@ -23,8 +23,9 @@ _WGS84 = 4326
 _SEGMENT_DEG = 0.02
 """Longest piece of an edge projected as a straight line; its sagitta stays below a metre (see _SLACK_M)."""
 _SLACK_M = 1.0
-_ID = re.compile(r"u(\d{2})([ns])-(\d+)m-r(-?\d+)-c(-?\d+)")
-_BLOCK_KEY = re.compile(r"u(\d{2})([ns])-(\d+)m-(\d+)x\d+-r(-?\d+)-c(-?\d+)")
+_ZONE = r"u(0[1-9]|[1-5]\d|60)([ns])"
+_ID = re.compile(_ZONE + r"-([1-9]\d*)m-r(-?\d+)-c(-?\d+)")
+_BLOCK_KEY = re.compile(_ZONE + r"-([1-9]\d*)m-([1-9]\d*)x\4-r(-?\d+)-c(-?\d+)")
 
 
 @dataclass(frozen=True, order=True)
