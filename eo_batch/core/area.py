@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, box, shape
 from shapely.ops import unary_union
 from shapely.validation import explain_validity
@@ -43,7 +44,7 @@ def area_from_geojson(text_or_object: str | Mapping[str, Any]) -> MultiPolygon:
                 geometries = [shape(data["geometry"])]
             case _:
                 geometries = [shape(data)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, ShapelyError) as error:
         raise AreaError(f"area.geojson is not GeoJSON ({error}); give a Polygon or MultiPolygon") from error
     polygons: list[Polygon] = []
     for geometry in geometries:
