@@ -117,6 +117,8 @@ class SensorSpec(Section):
     """Sentinel-2: declared offset in digital numbers, for files that nothing else classifies."""
     values: Literal["linear", "db"] | None = None
     """Sentinel-1: declared scale of the files, where items do not tell."""
+    border_m: Annotated[float, Field(ge=0)] = 200.0
+    """Sentinel-1: width of the strip inside the edge of a swath that is left out as noise, metres."""
     pixel_scale: Annotated[float, Field(gt=0)] = 1.0
     """Pixel size of these files relative to the product's own (decimated copies): 12 for 120 m copies of 10 m
     bands."""

@@ -14,7 +14,6 @@ from eo_batch.io.windows import Bounds, RawImage
 _TRIES = 3
 """Tries for failures that can pass, above the object store client's own retries."""
 _BACKOFF_S = 0.5
-_MARGIN_PX = 2
 
 BoundsOf = Callable[[int], Bounds]
 
@@ -25,6 +24,8 @@ class Sources:
 
     reader: RasterReader
     bounds_of: BoundsOf
+    margin_px: int
+    """Pixels of each file read around the block."""
     outcomes: list[Source] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
     """Ids of scenes of which a file could not be read."""
@@ -67,7 +68,7 @@ class Sources:
     async def _try(self, asset: Asset) -> RawImage | None:
         for attempt in range(1, _TRIES + 1):
             try:
-                return await self.reader.read(asset, self.bounds_of, _MARGIN_PX)
+                return await self.reader.read(asset, self.bounds_of, self.margin_px)
             except ReadError as error:
                 if error.kind != "transient" or attempt == _TRIES:
                     raise

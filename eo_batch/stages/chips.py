@@ -4,6 +4,7 @@ Legend: t scenes or observations, b bands, c chips of the block, y rows, x colum
 """
 
 import asyncio
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,12 +27,16 @@ from eo_batch.io.tables import parquet_bytes
 from eo_batch.io.windows import RawImage
 from eo_batch.pixels import composite
 from eo_batch.pixels.align import PixelGrid, SourceImage, align, outline_in
+from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import cut
 from eo_batch.pixels.moments import moments_of
 from eo_batch.pixels.radiometry import clear_sky, to_storage, undefined_classes, valid_pixels
 from eo_batch.settings import Settings
 
 Mask = NDArray[np.bool_]
+_KERNEL_PX = 2
+"""Pixels around the block that a resampling kernel may touch."""
+_GEOGRAPHIC = 4326
 _SNOW_NOTE_SHARE = 0.3
 """Share of a scene classified as snow from which a person is told: cloud is often taken for snow."""
 
@@ -99,9 +104,16 @@ class _Work:
         self.sensor = spec.sensors[shard.sensor]
         self.kind = self.sensor.info
         self.places = {cell.chip_id: i for i, cell in enumerate(shard.block.cells()) if cell.chip_id in shard.chip_ids}
-        self.sources = Sources(reader, self._bounds_in)
+        self.sources = Sources(reader, self._bounds_in, _KERNEL_PX + 3 * self._border_px(self._finest_m()))
         self.notes: list[Note] = []
         self._scl: dict[str, RawImage | None] = {}
+
+    def _finest_m(self) -> float:
+        return min(array.pixel_m for array in self.spec.arrays() if array.sensor == self.shard.sensor)
+
+    def _border_px(self, pixel_m: float) -> int:
+        """Width of the noisy strip inside a swath's edge, in pixels of a file."""
+        return math.ceil(self.sensor.border_m / pixel_m) if self.kind.kind == "s1" else 0
 
     def grid(self, pixel_m: float) -> PixelGrid:
         """The block's grid at a pixel size."""
@@ -168,7 +180,11 @@ class _Work:
         groups: dict[str, list[Scene]] = {}
         for scene in scenes:
             groups.setdefault(observation_day(scene), []).append(scene)
-        return [groups[day] for day in sorted(groups)]
+        # Where tiles of one overpass overlap, the first one counts: rather a copy than a resampled neighbour zone.
+        return [sorted(groups[day], key=self._needs_warp) for day in sorted(groups)]
+
+    def _needs_warp(self, scene: Scene) -> bool:
+        return any(asset.epsg != self.shard.block.epsg for asset in scene.assets)
 
     async def _observe(
         self, scene: Scene, band: str, grid: PixelGrid, array: CubeArray
@@ -185,6 +201,8 @@ class _Work:
         valid = valid_pixels(raw.pixels_yx, nodata)
         if raw.mask_yx is not None:
             valid &= raw.mask_yx
+        if self.kind.kind == "s1" and raw.epsg != _GEOGRAPHIC:
+            valid &= ~swath_border(valid, self._border_px(abs(raw.transform[0])))
         # Corrected before resampling: on dark ground the order changes the result.
         stored = to_storage(raw.pixels_yx, valid, self.kind, asset.scale, asset.offset_dn, asset.db)
         aligned = align(SourceImage(stored, valid, raw.epsg, raw.transform), grid, self.kind.resampling)
