@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from eo_batch.core.errors import UsageError
 from eo_batch.core.layout import STAGES
+from eo_batch.core.learning_plan import embed_shards
 from eo_batch.core.receipts import Receipt
 from eo_batch.entry.run import Run
 from eo_batch.io.cube import prepare_cube
@@ -27,9 +28,7 @@ def shards_of(run: Run, stage: str) -> Sequence[str]:
         case "pretrain":
             return [f"seed-{seed}" for seed in run.spec.pretrain.seeds]
         case "embed":
-            from eo_batch.stages import embed
-
-            return embed.shards(run.spec, run.plan)
+            return embed_shards(run.spec, run.plan)
         case _:
             raise UsageError(f"stage {stage!r} is unknown; stages are {', '.join(STAGES)}")
 

@@ -214,7 +214,8 @@ def test_clouds_are_left_out_and_counted(tmp_path: Path) -> None:
         edges.append((valid > 0) & ~clear_or_known)
         counts.append(valid.ravel())
     error, count = np.concatenate(errors), np.concatenate(counts)
-    assert error.max() <= 0.00016  # the mean of two rounded numbers
+    assert (error <= 0.00016).mean() > 0.995  # the mean of two rounded numbers
+    assert error.max() < 0.002  # where only the other zone's tile is clear, it is resampled
     assert len(error) > 20_000
     assert np.concatenate(edges).mean() < 0.2
     assert set(np.unique(count)) == {0, 1, 2, 3}
