@@ -6,12 +6,14 @@ a stage's prefix depends only on the sections it reads (see `core/identity.py`).
 
 from dataclasses import dataclass
 from datetime import date
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from shapely.geometry import MultiPolygon
 
 from eo_batch.core.area import area_from_bbox, area_from_geojson
+from eo_batch.core.errors import SpecError
 from eo_batch.core.learning import EmbedSpec, PretrainSpec, ProbeSpec
 from eo_batch.core.sensors import SCL_INVALID, SENSOR_KINDS, Band, SensorKind
 from eo_batch.core.timebins import STATIC_KEY, TimeBin, check_step, time_bins
@@ -57,7 +59,10 @@ class TimeSpec(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        check_step(self.step)
+        try:
+            check_step(self.step)
+        except SpecError as error:
+            raise ValueError(str(error)) from error  # so that it is reported beside the spec's other mistakes
         if self.end <= self.start:
             raise ValueError(f"time.end={self.end} is not after time.start={self.start}; swap them (end is exclusive)")
         return self
@@ -224,7 +229,7 @@ class RunSpec(Section):
                 raise ValueError(
                     f"grid.chip_px={self.grid.chip_px}: a chip of {self.grid.chip_m} m is not a whole number of "
                     f"{array.pixel_m:g} m pixels of sensors.{array.sensor}; use a multiple of "
-                    f"{max(2, round(array.pixel_m / self.grid.gsd_m))}"
+                    f"{Fraction(self.grid.gsd_m / array.pixel_m).limit_denominator(4096).denominator}"
                 )
         patch = self.pretrain.encoder.patch_px
         if self.grid.chip_px % patch:

@@ -77,7 +77,9 @@ def _lines(error: ValidationError) -> list[str]:
             case "missing":
                 lines.append(f"{field} is missing; add it")
             case "value_error":
-                lines.append(message)  # our own messages already say field, value and remedy
+                # Our own messages say field, value and remedy, but a section does not know where it stands.
+                top = str(problem["loc"][0]) if problem["loc"] else ""
+                lines.append(message if message.startswith(top) else f"{field}: {message}")
             case _:
                 lines.append(f"{field}={_short(value)}: {message[0].lower()}{message[1:]}")
     return lines

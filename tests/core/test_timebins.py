@@ -10,9 +10,7 @@ from eo_batch.core.errors import SpecError
 from eo_batch.core.timebins import STATIC_KEY, bin_of_key, check_step, midnight, time_bins
 
 days = st.dates(date(1985, 1, 1), date(2079, 12, 31))
-steps = st.one_of(
-    st.sampled_from(["all", "month", "season", "year"]), st.integers(1, 400).map(lambda n: f"P{n}D")
-)
+steps = st.one_of(st.sampled_from(["all", "month", "season", "year"]), st.integers(1, 400).map(lambda n: f"P{n}D"))
 lengths = st.integers(1, 1500)
 
 
@@ -37,9 +35,7 @@ def test_keys_are_unique_sorted_and_lead_back_to_their_bin(start: date, length: 
 
 
 @given(days, lengths, days, lengths, steps.filter(lambda s: s != "all"))
-def test_another_range_gives_the_same_bins(
-    start: date, length: int, other: date, other_length: int, step: str
-) -> None:
+def test_another_range_gives_the_same_bins(start: date, length: int, other: date, other_length: int, step: str) -> None:
     """Bins are anchored to the calendar: what two ranges share, they cut alike."""
     ours = time_bins(start, start + timedelta(days=length), step)
     theirs = {b.key: b for b in time_bins(other, other + timedelta(days=other_length), step)}
