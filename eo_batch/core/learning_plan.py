@@ -1,15 +1,17 @@
 """What the learning stages read, and how their work is divided. Pure."""
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from eo_batch.core.digest import JsonValue, digest
-from eo_batch.core.errors import SpecError
-from eo_batch.core.grid import Block, Cell, block_of
-from eo_batch.core.identity import Identity
+from eo_batch.core.errors import SpecError, UsageError
+from eo_batch.core.grid import Block, Cell, block_of, parse_block_key
 from eo_batch.core.plan import Plan
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.core.timebins import STATIC_KEY
+
+_EMBED_KEY = re.compile(r"seed-(-?\d+)/([^/]+)/([^/]+)")
+_EXAMPLE_BLOCK = "u33n-2560m-8x8-r00249-c00024"
 
 
 @dataclass(frozen=True)
@@ -22,38 +24,17 @@ class LearningArray:
 
 
 @dataclass(frozen=True)
-class PretrainShard:
-    """One seed to train."""
-
-    index: int
-    """Position among the stage's shards."""
-    seed: int
-    inputs: str
-    """Digest of everything the result depends on."""
-
-    @property
-    def key(self) -> str:
-        """Stable name within the stage."""
-        return f"seed-{self.seed}"
-
-
-@dataclass(frozen=True)
 class EmbedShard:
     """One block in one time bin, embedded by the encoder of one seed and by its untrained twin."""
 
-    index: int
     seed: int
     bin_key: str
     """Time bin; `static` where no array has a time axis."""
     block: Block
-    cells: tuple[Cell, ...]
-    """Cells of the block that the area touches, in block order."""
-    inputs: str
-    """Digest of everything the result depends on."""
 
     @property
     def key(self) -> str:
-        """Stable name within the stage."""
+        """Stable name within the stage: `seed-0/2023-08/u33n-…`."""
         return f"seed-{self.seed}/{self.bin_key}/{self.block.key}"
 
 
@@ -94,35 +75,29 @@ def learning_bins(spec: RunSpec) -> list[str]:
     return [time_bin.key for time_bin in spec.time.bins()]
 
 
-def pretrain_shards(spec: RunSpec) -> tuple[PretrainShard, ...]:
-    """One shard for each seed."""
-    prefix = Identity(spec).prefix("pretrain")
-    return tuple(
-        PretrainShard(index, seed, digest({"stage": prefix, "seed": seed}))
-        for index, seed in enumerate(spec.pretrain.seeds)
-    )
+def embed_shards(spec: RunSpec, plan: Plan) -> list[str]:
+    """Keys of the shards of the stage `embed`: each seed, time bin and block, blocks fastest."""
+    return [
+        EmbedShard(seed, bin_key, block).key
+        for seed in spec.pretrain.seeds
+        for bin_key in learning_bins(spec)
+        for block in plan.blocks
+    ]
 
 
-def embed_shards(spec: RunSpec, plan: Plan) -> tuple[EmbedShard, ...]:
-    """Shards for each seed, time bin and block, blocks fastest."""
-    prefix = Identity(spec).prefix("embed")
-    cells: dict[Block, list[Cell]] = {block: [] for block in plan.blocks}
-    for planned in plan.cells:
-        cells[block_of(planned.cell, spec.grid.block_chips)].append(planned.cell)
-    shards: list[EmbedShard] = []
-    for seed in spec.pretrain.seeds:
-        for bin_key in learning_bins(spec):
-            for block in plan.blocks:
-                inside = tuple(sorted(cells[block], key=block.place))
-                chip_ids = [cell.chip_id for cell in inside]
-                content: dict[str, JsonValue] = {
-                    "stage": prefix,
-                    "seed": seed,
-                    "bin": bin_key,
-                    "cells": chip_ids,
-                }
-                shards.append(EmbedShard(len(shards), seed, bin_key, block, inside, digest(content)))
-    return tuple(shards)
+def parse_embed_shard(key: str) -> EmbedShard:
+    """The shard of a key as `EmbedShard.key` writes it. Raises UsageError if it is none."""
+    match = _EMBED_KEY.fullmatch(key)
+    if not match:
+        raise UsageError(f"{key!r} is not a shard of embed; one looks like seed-0/2023-08/{_EXAMPLE_BLOCK}")
+    seed, bin_key, block = match.groups()
+    return EmbedShard(int(seed), bin_key, parse_block_key(block))
+
+
+def cells_of_block(plan: Plan, block: Block) -> list[Cell]:
+    """Cells of the plan inside a block, in block order."""
+    inside = [planned.cell for planned in plan.cells if block_of(planned.cell, block.side) == block]
+    return sorted(inside, key=block.place)
 
 
 def trained_name(seed: int) -> str:

@@ -6,6 +6,7 @@ chips/<model>/<time bin>/<block>.parquet   GeoParquet, one row a chip: chip_id, 
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,15 @@ import torch
 from eo_batch.core import layout
 from eo_batch.core.grid import Cell
 from eo_batch.core.identity import Identity
-from eo_batch.core.learning_plan import EmbedShard, trained_name, untrained_name
-from eo_batch.core.plan import Axes
+from eo_batch.core.learning_plan import (
+    EmbedShard,
+    cells_of_block,
+    embed_shards,
+    parse_embed_shard,
+    trained_name,
+    untrained_name,
+)
+from eo_batch.core.plan import Axes, Plan
 from eo_batch.core.receipts import ChipState, Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.timebins import STATIC_KEY, bin_of_key
@@ -34,14 +42,20 @@ from eo_batch.models.training import reproducible
 _WGS84 = 4326
 
 
-def run(spec: RunSpec, axes: Axes, shard: EmbedShard, store: Store) -> Receipt:
-    """Embed one shard. Raises DataError where the model or the pixels are not usable."""
-    identity = Identity(spec)
+def shards(spec: RunSpec, plan: Plan) -> list[str]:
+    """Keys of the stage's shards (`core.learning_plan.embed_shards`, which needs no torch)."""
+    return embed_shards(spec, plan)
+
+
+def run(spec: RunSpec, key: str, plan: Plan, axes: Axes, store: Store) -> Receipt:
+    """Embed the shard of a key. Raises DataError where the model or the pixels are not usable."""
+    identity, shard = Identity(spec), parse_embed_shard(key)
+    cells = cells_of_block(plan, shard.block)
     prefix, pretrain = identity.prefix("embed"), identity.prefix("pretrain")
     card_key = layout.model_card(pretrain, shard.seed)
     card = ModelCard.from_bytes(store.get(card_key), store.href(card_key))
     first, time_index = axes.first_slot(shard.block), axes.time_index(shard.bin_key)
-    places = tuple(Place(first + shard.block.place(cell), time_index) for cell in shard.cells)
+    places = tuple(Place(first + shard.block.place(cell), time_index) for cell in cells)
     samples = CubeSamples(CubeReader(store, identity.prefix("chips")), card.arrays, places).in_memory()
     written: dict[str, bytes] = {}
     with reproducible(spec.embed.threads):
@@ -51,21 +65,21 @@ def run(spec: RunSpec, axes: Axes, shard: EmbedShard, store: Store) -> Receipt:
             (untrained_name(shard.seed), card.untrained_sha256, card.untrained()),
         ):
             vectors, tokens = embed(encoder, samples, spec.embed.batch)
-            table = _table(spec, shard, name, digest, vectors, tokens)
-            key = layout.embeddings(prefix, name, shard.bin_key, shard.block.key)
-            written[key.removeprefix(f"{prefix}/")] = data = parquet_bytes(table)
-            store.put(key, data)
+            table = _table(spec, shard, cells, name, digest, vectors, tokens)
+            target = layout.embeddings(prefix, name, shard.bin_key, shard.block.key)
+            written[target.removeprefix(f"{prefix}/")] = data = parquet_bytes(table)
+            store.put(target, data)
     states: dict[str, ChipState] = {
-        cell.chip_id: "ok" if share > 0 else "no_data" for cell, share in zip(shard.cells, tokens, strict=True)
+        cell.chip_id: "ok" if share > 0 else "no_data" for cell, share in zip(cells, tokens, strict=True)
     }
     return Receipt(
         stage="embed",
         shard=shard.key,
-        inputs=shard.inputs,
-        outputs={key: len(data) for key, data in written.items()},
-        digests={key: hashlib.sha256(data).hexdigest() for key, data in written.items()},
+        inputs=prefix,
+        outputs={name: len(data) for name, data in written.items()},
+        digests={name: hashlib.sha256(data).hexdigest() for name, data in written.items()},
         chips=states,
-        valid={cell.chip_id: round(float(share), 6) for cell, share in zip(shard.cells, tokens, strict=True)},
+        valid={cell.chip_id: round(float(share), 6) for cell, share in zip(cells, tokens, strict=True)},
     )
 
 
@@ -81,8 +95,10 @@ def embed(encoder: MultiSensorViT, samples: ArraySamples, batch: int) -> tuple[A
     return np.concatenate(vectors), np.concatenate(tokens)
 
 
-def _table(spec: RunSpec, shard: EmbedShard, name: str, digest: str, vectors: Any, tokens: Any) -> pa.Table:
-    count = len(shard.cells)
+def _table(
+    spec: RunSpec, shard: EmbedShard, cells: Sequence[Cell], name: str, digest: str, vectors: Any, tokens: Any
+) -> pa.Table:
+    count = len(cells)
     start = end = None
     if shard.bin_key != STATIC_KEY:
         time_bin = bin_of_key(shard.bin_key, spec.time.step)
@@ -91,8 +107,8 @@ def _table(spec: RunSpec, shard: EmbedShard, name: str, digest: str, vectors: An
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
     table = pa.table(
         {
-            "chip_id": pa.array([cell.chip_id for cell in shard.cells], pa.string()),
-            "geometry": pa.array([shapely.to_wkb(_outline(cell)) for cell in shard.cells], pa.binary()),
+            "chip_id": pa.array([cell.chip_id for cell in cells], pa.string()),
+            "geometry": pa.array([shapely.to_wkb(_outline(cell)) for cell in cells], pa.binary()),
             "time_start": pa.array([start] * count, stamp),
             "time_end": pa.array([end] * count, stamp),
             "model": pa.array([name] * count, pa.string()),

@@ -19,15 +19,17 @@ import pyarrow as pa
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError
+from eo_batch.core.grid import block_of
 from eo_batch.core.identity import Identity
 from eo_batch.core.learning import EncoderSpec
-from eo_batch.core.learning_plan import LearningArray, PretrainShard, learning_arrays, learning_bins
-from eo_batch.core.plan import Axes
+from eo_batch.core.learning_plan import LearningArray, learning_arrays, learning_bins
+from eo_batch.core.plan import Axes, Plan
 from eo_batch.core.receipts import Note, Receipt
 from eo_batch.core.spec import RunSpec
+from eo_batch.core.splits import split_cells
 from eo_batch.io.cube import CubeReader
 from eo_batch.io.store import Store
-from eo_batch.io.tables import parquet_bytes, read_table
+from eo_batch.io.tables import parquet_bytes
 from eo_batch.models.batch import Samples
 from eo_batch.models.card import ModelCard
 from eo_batch.models.checkpoints import Checkpoint, dump_checkpoint, dump_weights, load_checkpoint
@@ -44,7 +46,12 @@ KEPT_CHECKPOINTS = 2
 
 
 def run(
-    spec: RunSpec, axes: Axes, shard: PretrainShard, store: Store, progress: Callable[[int], None] = lambda step: None
+    spec: RunSpec,
+    seed: int,
+    plan: Plan,
+    axes: Axes,
+    store: Store,
+    progress: Callable[[int], None] = lambda step: None,
 ) -> Receipt:
     """Train one seed, from its last whole checkpoint if there is one. `progress` is told the number of steps done.
 
@@ -53,25 +60,24 @@ def run(
     identity = Identity(spec)
     prefix, publish = identity.prefix("pretrain"), identity.prefix("publish")
     arrays = _input_arrays(learning_arrays(spec), json.loads(store.get(f"{publish}/stats.json")))
-    chips = read_table(store, f"{publish}/chips.parquet", ("chip_id", "split", "owner", "slot"))
-    training, validation, held = _places(spec, axes, chips)
+    training, validation, held = _places(spec, plan, axes)
     reader = CubeReader(store, identity.prefix("chips"))
-    config, encoder, mae = _configs(spec, shard.seed)
+    config, encoder, mae = _configs(spec, seed)
     shapes = [array.shape for array in arrays]
     notes: list[Note] = []
     with reproducible(spec.pretrain.threads):
-        model = MaskedAutoencoder.build(shapes, encoder, mae, shard.seed)
+        model = MaskedAutoencoder.build(shapes, encoder, mae, seed)
         samples = _samples(CubeSamples(reader, arrays, training), spec)
         held_samples = _samples(CubeSamples(reader, arrays, validation), spec)
-        keeper = _Checkpoints(store, prefix, shard.seed)
+        keeper = _Checkpoints(store, prefix, seed)
         curve = train(model, samples, held_samples, config, keeper.save, keeper.last_whole(notes), progress)
-        panels = _panels(model, held_samples, held, arrays, shard.seed)
-        untrained = MultiSensorViT.build(shapes, encoder, shard.seed)
+        panels = _panels(model, held_samples, held, arrays, seed)
+        untrained = MultiSensorViT.build(shapes, encoder, seed)
     weights = dump_weights(model.state_dict())
-    weights_key = layout.weights(prefix, shard.seed)
+    weights_key = layout.weights(prefix, seed)
     card = ModelCard(
-        name=f"{spec.name}, seed {shard.seed}",
-        seed=shard.seed,
+        name=f"{spec.name}, seed {seed}",
+        seed=seed,
         arrays=arrays,
         encoder=encoder,
         mae=mae,
@@ -85,18 +91,18 @@ def run(
         untrained_sha256=hashlib.sha256(dump_weights(untrained.state_dict())).hexdigest(),
     )
     written = {
-        layout.losses(prefix, shard.seed): parquet_bytes(_curve_table(curve)),
-        layout.metrics(prefix, f"reconstructions-seed-{shard.seed}.npz"): panels,
+        layout.losses(prefix, seed): parquet_bytes(_curve_table(curve)),
+        layout.metrics(prefix, f"reconstructions-seed-{seed}.npz"): panels,
         weights_key: weights,
-        layout.model_card(prefix, shard.seed): card.to_bytes(),
+        layout.model_card(prefix, seed): card.to_bytes(),
     }
     for key, data in written.items():
         store.put(key, data)
     relative = {key.removeprefix(f"{prefix}/"): data for key, data in written.items()}
     return Receipt(
         stage="pretrain",
-        shard=shard.key,
-        inputs=shard.inputs,
+        shard=f"seed-{seed}",
+        inputs=prefix,
         outputs={key: len(data) for key, data in relative.items()},
         digests={key: hashlib.sha256(data).hexdigest() for key, data in relative.items()},
         notes=tuple(notes),
@@ -120,7 +126,7 @@ def _input_arrays(
 
 
 def _places(
-    spec: RunSpec, axes: Axes, chips: pa.Table
+    spec: RunSpec, plan: Plan, axes: Axes
 ) -> tuple[tuple[Place, ...], tuple[Place, ...], list[tuple[str, str]]]:
     """Places of training and of validation samples, and chip and time bin of the latter.
 
@@ -131,14 +137,18 @@ def _places(
     validation: list[Place] = []
     held: list[tuple[str, str]] = []
     bins = learning_bins(spec)
-    for row in chips.sort_by("slot").to_pylist():
-        if row["split"] != "train" or not row["owner"]:
+    side = spec.grid.block_chips
+    first_slots = {block: axes.first_slot(block) for block in plan.blocks}
+    for planned, split in zip(plan.cells, split_cells(plan.cells, spec.split), strict=True):
+        if split != "train" or not planned.owner:
             continue
-        is_held = _draw(row["chip_id"]) < spec.pretrain.val_fraction
+        chip_id, block = planned.cell.chip_id, block_of(planned.cell, side)
+        is_held = _draw(chip_id) < spec.pretrain.val_fraction
         for bin_key in bins:
-            (validation if is_held else training).append(Place(row["slot"], axes.time_index(bin_key)))
+            place = Place(first_slots[block] + block.place(planned.cell), axes.time_index(bin_key))
+            (validation if is_held else training).append(place)
             if is_held:
-                held.append((row["chip_id"], bin_key))
+                held.append((chip_id, bin_key))
     return tuple(training), tuple(validation), held
 
 
