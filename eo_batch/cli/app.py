@@ -173,7 +173,7 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(words(), err=True)
             sys.exit(UsageError.exit_code)
-        _fail(" ".join(words().split()) + "; `eo-batch --help` lists what there is", UsageError.exit_code)
+        _fail(" ".join(words().split()).rstrip(".") + "; `eo-batch --help` lists what there is", UsageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)  # typer.Exit, and Ctrl-C outside of a run, come back as a number
 
 

@@ -30,10 +30,7 @@ Progress = Callable[[int], None]
 _PAGE_ITEMS = 250
 """Items asked for a page: few large queries, since APIs throttle many small ones."""
 _API_RETRIES = 4
-"""Waits of 0, 2, 4 and 8 s between them."""
-_API_PASSING = (429, 500, 502, 503, 504)
-"""Statuses of an API that pass."""
-_API_TIMEOUT_S = (5.0, 60.0)
+"""At most: together they wait 14 s."""
 _WALKERS = 16
 _QUERY = re.compile(r"\?[^\s)\"']+")
 _USER = re.compile(r"//[^/@\s]+@")
@@ -99,7 +96,7 @@ def _source(href: str, query: Query, settings: Settings, seen: set[str]) -> Iter
     if kind == "FeatureCollection":
         return _collected(href, document)
     if _is_api(document):
-        return _api(href, query, seen)
+        return _api(href, query, settings, seen)
     if kind in ("Catalog", "Collection") or "stac_version" in document:
         return _static(href, document, settings)
     raise CatalogError(
@@ -145,28 +142,21 @@ def _utc(text: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _api(href: str, query: Query, seen: set[str]) -> Iterator[tuple[Item, str]]:
+def _api(href: str, query: Query, settings: Settings, seen: set[str]) -> Iterator[tuple[Item, str]]:
     import requests
-    from pystac import STACError
+    from pystac import STACError, STACTypeError
     from pystac_client import Client
+    from pystac_client.errors import ClientTypeError
     from pystac_client.exceptions import APIError
-    from pystac_client.stac_api_io import StacApiIO
-    from urllib3 import Retry
+
+    from eo_batch.io.stac_io import StrictStacIO
 
     times = None
     if query.start is not None and query.end is not None:
         times = f"{midnight(query.start):%Y-%m-%dT%H:%M:%SZ}/{midnight(query.end):%Y-%m-%dT%H:%M:%SZ}"
-    # Searching changes nothing, so a POST may be repeated like a GET.
-    retries = Retry(
-        _API_RETRIES,
-        backoff_factor=1,
-        status_forcelist=_API_PASSING,
-        allowed_methods=None,
-        respect_retry_after_header=False,  # it may ask for hours
-    )
     found_any = False
     try:
-        client = Client.open(href, stac_io=StacApiIO(max_retries=retries, timeout=_API_TIMEOUT_S))
+        client = Client.open(href, stac_io=StrictStacIO(min(settings.assets.retries, _API_RETRIES)))
         for bbox in query.bboxes:
             found = client.search(
                 collections=list(query.collections) or None, bbox=bbox, datetime=times, limit=_PAGE_ITEMS
@@ -176,9 +166,13 @@ def _api(href: str, query: Query, seen: set[str]) -> Iterator[tuple[Item, str]]:
                 yield item, _self_href(item) or href
         if not found_any:
             seen.update(collection.id for collection in client.get_collections())
-    except (APIError, STACError, requests.RequestException, NotImplementedError) as error:
-        raise CatalogError(f"{shown(href)}: the search failed ({_one_line(error)}); try again later") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (APIError, requests.RequestException) as error:
+        denied = getattr(error, "status_code", None) in (401, 403)
+        remedy = "check your credentials for it" if denied else "try again later"
+        raise CatalogError(f"{shown(href)}: the search failed ({_one_line(error)}); {remedy}") from error
+    except NotImplementedError as error:
+        raise CatalogError(f"{shown(href)} can't be searched ({_one_line(error)}); give another catalogue") from error
+    except (STACError, STACTypeError, ClientTypeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CatalogError(
             f"{shown(href)} answers what is no STAC ({_one_line(error)}); check the address, or try again later"
         ) from error
@@ -220,9 +214,16 @@ def _geoparquet(href: str, settings: Settings) -> Iterator[tuple[Item, str]]:
     try:
         table = pq.read_table(io.BytesIO(data))
         for item in stac_table_to_items(table):
-            yield item, href
+            yield _without_nulls(item), href
     except (pa.ArrowException, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise CatalogError(f"{shown(href)} is not stac-geoparquet ({_one_line(error)}); check the address") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """A table gives every row the columns of all others: what an item does not have comes as null."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 def _document(href: str, settings: Settings) -> Mapping[str, Any]:

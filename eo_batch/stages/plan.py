@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from eo_batch.core.errors import PlanError, SpecError
@@ -21,7 +22,28 @@ OnFound = Callable[[str, int], None]
 
 
 def find_scenes(spec: RunSpec, settings: Settings, on_found: OnFound | None = None) -> list[Scene]:
-    """All scenes of all sensors over the area and dates, duplicates resolved. Raises CatalogError, PlanError."""
+    """All scenes of all sensors over the area and dates, duplicates resolved. Raises CatalogError, PlanError.
+
+    Addresses come without query and user: what they hold can be secret, and a token has expired by the time that
+    a worker reads.
+    """
+    return resolve_duplicates(without_secrets(scene) for scene in _search(spec, settings, on_found))
+
+
+def without_secrets(scene: Scene) -> Scene:
+    """The scene with bare addresses; refused if its files can't be told apart without their queries."""
+    assets = tuple(replace(asset, href=_bare(asset.href)) for asset in scene.assets)
+    if len({asset.href for asset in assets}) < len({asset.href for asset in scene.assets}):
+        why = "its files differ only in the queries of their addresses, which are not kept since they can hold tokens"
+        return replace(scene, assets=assets, refusal=scene.refusal or why)
+    return replace(scene, assets=assets)
+
+
+def _bare(href: str) -> str:
+    return shown(href) if "://" in href else href
+
+
+def _search(spec: RunSpec, settings: Settings, on_found: OnFound | None) -> list[Scene]:
     area = spec.area.polygon()
     scenes: list[Scene] = []
     for name, sensor in spec.sensors.items():
@@ -50,7 +72,7 @@ def find_scenes(spec: RunSpec, settings: Settings, on_found: OnFound | None = No
                 f"check area, time and sensors.{name}.collections"
             )
         scenes.extend(scene_of_item(item, name, sensor, base) for item, base in found.items)
-    return resolve_duplicates(scenes)
+    return scenes
 
 
 def preview(spec: RunSpec, settings: Settings, on_found: OnFound | None = None) -> Plan:
