@@ -55,4 +55,4 @@ def standardise(
     constant_b = ~(std_b > MIN_STD_SHARE * np.maximum(np.abs(mean_b), 1e-12))
     gain_b = np.where(constant_b, 0.0, 1.0 / np.where(constant_b, 1.0, std_b)).astype(np.float32)
     standard_nbyx = (values_nbyx - mean_b.astype(np.float32)[:, None, None]) * gain_b[:, None, None]
-    return np.where(valid_nbyx, standard_nbyx, np.float32(0)).astype(np.float32), np.ascontiguousarray(valid_nbyx)
+    return np.where(valid_nbyx, standard_nbyx, np.float32(0)).astype(np.float32), valid_nbyx.copy()
