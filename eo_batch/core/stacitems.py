@@ -3,9 +3,10 @@
 Works on dictionaries rather than `pystac.Item`, which moves `proj:epsg` to `proj:code` while reading.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -16,6 +17,9 @@ from eo_batch.core.sensors import SCL_ASSETS
 from eo_batch.core.spec import SensorSpec
 
 Item = Mapping[str, Any]
+
+_MGRS_IN_ID = re.compile(r"_T?(\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?:_|$)")
+_SAME_SENSING = timedelta(seconds=1)
 
 
 def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: str) -> Scene:
@@ -71,14 +75,18 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
 def resolve_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
     """One scene per (sensor, tile, platform, sensing): the newest processing, with the next one as its spare.
 
+    Times within a second are one sensing: publishers round them differently, and two passes are minutes apart.
     Usable scenes win over refused ones. Sorted by (sensor, time, tile, id).
     """
-    groups: dict[tuple[str, str, str, datetime], list[Scene]] = {}
-    for scene in scenes:
-        second = scene.moment.replace(microsecond=0)
-        groups.setdefault((scene.sensor, scene.tile, scene.platform, second), []).append(scene)
+    groups: list[list[Scene]] = []
+    for scene in sorted(scenes, key=lambda s: (_whence(s), s.moment)):
+        last = groups[-1][-1] if groups else None
+        if last is not None and _whence(last) == _whence(scene) and scene.moment - last.moment <= _SAME_SENSING:
+            groups[-1].append(scene)
+        else:
+            groups.append([scene])
     chosen = []
-    for group in groups.values():
+    for group in groups:
         unique = {scene.scene_id: scene for scene in sorted(group, key=lambda s: s.scene_id)}
         ranked = sorted(
             unique.values(), key=lambda s: (s.refusal is None, s.baseline or "", s.scene_id), reverse=True
@@ -94,6 +102,10 @@ def resolve_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
     return sorted(chosen, key=lambda s: (s.sensor, s.moment, s.tile, s.scene_id))
 
 
+def _whence(scene: Scene) -> tuple[str, str, str]:
+    return scene.sensor, scene.tile, scene.platform
+
+
 def _asset(
     band: str,
     raw: Mapping[str, Any],
@@ -103,11 +115,10 @@ def _asset(
     base_href: str,
 ) -> tuple[Asset, str | None]:
     href = absolute_href(str(raw["href"]), base_href)
-    raster = raw.get("raster:bands") or raw.get("bands")
-    first: Mapping[str, Any] = raster[0] if isinstance(raster, list) and raster else {}
+    first = _encoding(raw)
     scale, offset_dn, reason, is_db, refusal = 1.0, 0.0, "", False, None
     if sensor.kind == "s2-l2a" and band != "SCL":
-        decision = s2_offset(href, properties, raster, sensor.offset_dn)
+        decision = s2_offset(href, properties, [first], sensor.offset_dn)
         scale, reason = 0.0001, decision.reason
         if decision.offset_dn is None:
             refusal = (
@@ -118,7 +129,7 @@ def _asset(
             offset_dn = decision.offset_dn
     elif sensor.kind == "s1":
         scale = float(first.get("scale") or 1.0)
-        stated = str(first.get("unit") or first.get("raster:unit") or "").lower()
+        stated = str(first.get("unit") or "").lower()
         if sensor.values is not None:
             is_db, reason = sensor.values == "db", f"declared by the spec: values={sensor.values}"
         elif stated == "db":
@@ -140,7 +151,7 @@ def _asset(
         epsg=_epsg(raw) or _epsg(properties),
         transform=_affine(raw.get("proj:transform") or properties.get("proj:transform")),
         shape=_shape(raw.get("proj:shape") or properties.get("proj:shape")),
-        nodata=_float(first.get("nodata", raw.get("nodata"))),
+        nodata=_float(first.get("nodata")),
         scale=scale,
         offset_dn=offset_dn,
         offset_reason=reason,
@@ -151,18 +162,29 @@ def _asset(
 
 def absolute_href(href: str, base_href: str) -> str:
     """An asset's address; relative ones are resolved against the address of the document that lists them."""
-    if urlsplit(href).scheme or href.startswith("/"):
+    if urlsplit(href).scheme:
         return href
     if urlsplit(base_href).scheme in ("http", "https"):
         return urljoin(base_href, href)
-    folder, _, _ = base_href.rpartition("/")
-    parts = folder.split("/")
+    if href.startswith("/"):
+        return href
+    folder, slash, _ = base_href.rpartition("/")
+    parts = folder.split("/") if slash else []
     for part in href.split("/"):
         if part == "..":
             parts.pop()
         elif part not in (".", ""):
             parts.append(part)
     return "/".join(parts)
+
+
+def _encoding(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """How an asset's first band is stored, under STAC 1.0's names (`scale`); 1.1 says `raster:scale`, and may say it
+    once for the whole asset."""
+    bands = raw.get("raster:bands") or raw.get("bands")
+    band = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], Mapping) else {}
+    stated = {name: raw[name] for name in ("nodata", "unit", "raster:scale", "raster:offset") if name in raw}
+    return {name.removeprefix("raster:"): value for name, value in (*stated.items(), *band.items())}
 
 
 def _is_ungridded(properties: Mapping[str, Any], raw: Mapping[str, Any]) -> bool:
@@ -213,16 +235,17 @@ def _bbox(item: Item) -> tuple[float, float, float, float]:
 
 
 def _tile(properties: Mapping[str, Any], item_id: str) -> str:
-    if properties.get("grid:code"):
-        return str(properties["grid:code"])
-    if properties.get("s2:mgrs_tile"):
-        return f"MGRS-{properties['s2:mgrs_tile']}"
+    code = str(properties.get("grid:code") or "")
+    if code and not code.startswith("MGRS-"):
+        return code
+    names = [code.removeprefix("MGRS-"), str(properties.get("s2:mgrs_tile") or "")]
     for prefix in ("mgrs", "sentinel"):
-        zone = properties.get(f"{prefix}:utm_zone")
-        if zone is not None:
-            band, square = properties.get(f"{prefix}:latitude_band"), properties.get(f"{prefix}:grid_square")
-            return f"MGRS-{zone}{band}{square}"
-    return item_id
+        parts = [properties.get(f"{prefix}:{part}") for part in ("utm_zone", "latitude_band", "grid_square")]
+        names.append("".join(map(str, parts)) if None not in parts else "")
+    in_id = _MGRS_IN_ID.search(item_id)
+    names.append(in_id[1] if in_id else "")
+    # Publishers differ in the leading zero of the zone.
+    return next((f"MGRS-{name.zfill(5)}" for name in names if name), item_id)
 
 
 def _text(value: Any) -> str | None:

@@ -1,6 +1,7 @@
 """Time bins: no gap, no overlap, the same keys in every run."""
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ def test_bins_cover_the_range_without_gap_or_overlap(start: date, length: int, s
     bins = time_bins(start, end, step)
     assert bins[0].start <= midnight(start) < bins[0].end
     assert bins[-1].start < midnight(end) <= bins[-1].end
-    for before, after in zip(bins, bins[1:], strict=False):
+    for before, after in pairwise(bins):
         assert before.end == after.start
     assert all(b.start < b.end for b in bins)
 
@@ -77,7 +78,7 @@ def test_winter_carries_the_year_of_its_january() -> None:
 
 @pytest.mark.parametrize("step", ["", "weekly", "P0D", "P10", "10D", "P1M", "p10d", "P-3D", "P10D ", "P99999D"])
 def test_unknown_steps_are_refused(step: str) -> None:
-    with pytest.raises(SpecError, match="time.step=.* is unknown; use all, month, season, year or P<days>D"):
+    with pytest.raises(SpecError, match=r"time.step=.* is unknown; use all, month, season, year or P<days>D"):
         check_step(step)
 
 
