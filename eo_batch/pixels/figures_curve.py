@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from eo_batch.pixels.figures_svg import figure, label, short, tag, ticks, title
+from eo_batch.pixels.figures_svg import figure, label, short, tag, tick, ticks, title
 
 Floats = NDArray[np.float64]
 
@@ -62,8 +62,8 @@ def curve_chart(
     parts = []
     for value in ticks(y_low, y_high, 5):
         parts.append(tag("line", x1=_LEFT, y1=py(value), x2=right, y2=py(value), class_="grid"))
-        parts.append(label(f"{value:g}", _LEFT - 6, py(value) + 4, "end"))
-    parts.extend(label(f"{value:g}", px(value), bottom + 16, "middle") for value in ticks(x_low, x_high, 6))
+        parts.append(label(tick(value), _LEFT - 6, py(value) + 4, "end"))
+    parts.extend(label(tick(value), px(value), bottom + 16, "middle") for value in ticks(x_low, x_high, 6))
     parts.append(tag("line", x1=_LEFT, y1=bottom, x2=right, y2=bottom, class_="axis"))
     parts.append(label(x_name, right, bottom + 33, "end", "name"))
     parts.append(tag("text", escape(y_name), transform=f"translate(14 {short(_TOP)}) rotate(-90)",
@@ -114,7 +114,7 @@ def score_chart(
     for value in ticks(low, high, 6):
         kind = "axis" if value == 0 else "grid"
         parts.append(tag("line", x1=px(value), y1=_TOP, x2=px(value), y2=bottom, class_=kind))
-        parts.append(label(f"{value:g}", px(value), bottom + 16, "middle"))
+        parts.append(label(tick(value), px(value), bottom + 16, "middle"))
     for number, (name, scores) in enumerate(rows):
         top = _TOP + row_px * number
         parts.append(label(name, left - 8, top + row_px / 2 + 4, "end"))

@@ -47,6 +47,11 @@ def short(value: float, digits: int = 2) -> str:
     return "0" if text == "-0" else text
 
 
+def tick(value: float) -> str:
+    """A tick's number, with a real minus."""
+    return f"{value:g}".replace("-", "−")
+
+
 def nice_step(span: float, about: int) -> float:
     """A step of 1, 2 or 5 times a power of ten that cuts `span` into some `about` pieces."""
     if span <= 0 or not math.isfinite(span):

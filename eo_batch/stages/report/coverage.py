@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow as pa
 from eo_batch.core.receipts import ChipState
 from eo_batch.core.sensors import SENSOR_KINDS
 from eo_batch.core.spec import RunSpec
-from eo_batch.core.timebins import STATIC_KEY
+from eo_batch.core.timebins import STATIC_KEY, bin_of_key
 from eo_batch.pixels.figures_colour import ramp, rgb_hex
 from eo_batch.pixels.figures_map import Paint
 from eo_batch.stages.report import words
@@ -96,9 +97,14 @@ def chip_states(ledger: pa.Table) -> ChipStates:
     return found
 
 
-def bin_words(bin_key: str) -> str:
-    """A time bin as a person reads it."""
-    return "no time axis" if bin_key == STATIC_KEY else bin_key
+def bin_words(bin_key: str, step: str) -> str:
+    """A time bin as a person reads it: its key where that is a month, season or year, else its first and last day."""
+    if bin_key == STATIC_KEY:
+        return "no time axis"
+    if step in ("month", "season", "year"):
+        return bin_key
+    found = bin_of_key(bin_key, step)
+    return f"{found.start.date()} to {found.end.date() - timedelta(days=1)}"
 
 
 def coverage_of(spec: RunSpec, ground: Ground, states: ChipStates) -> Coverage:
@@ -111,7 +117,7 @@ def coverage_of(spec: RunSpec, ground: Ground, states: ChipStates) -> Coverage:
     seen = {state for place in drawn for state in states.get(place, {}).values()}
     return Coverage(
         panels=panels,
-        without_scenes=tuple(_title(place) for place in bare),
+        without_scenes=tuple(_title(place, spec.time.step) for place in bare),
         undrawn=len(filled) - len(drawn),
         ramp=tuple(rgb_hex(rgb) for rgb in ramp(np.linspace(0.0, 1.0, 9))),
         states=tuple(state for state in STATE_WORDS if state != "ok" and state in seen),
@@ -121,7 +127,7 @@ def coverage_of(spec: RunSpec, ground: Ground, states: ChipStates) -> Coverage:
 
 
 def _panel(spec: RunSpec, ground: Ground, states: Mapping[str, ChipState], place: tuple[str, str]) -> Panel:
-    sensor, bin_key = place
+    sensor, _ = place
 
     def paint(chips: Sequence[Chip]) -> Paint:
         share = float(np.mean([chip.valid.get(place, 0.0) for chip in chips]))
@@ -138,13 +144,14 @@ def _panel(spec: RunSpec, ground: Ground, states: Mapping[str, ChipState], place
     caption = f"{words.percent(float(np.mean(shares)) if shares else None)} of pixels valid"
     if empty:
         caption += f"; {words.count(empty)} of {words.count(len(shares), 'chip')} without any"
-    about = f"Map of {kind.title}, {bin_words(bin_key)}: {caption}"
-    return Panel(_title(place), caption, ground.map(paint, about, 330))
+    title = _title(place, spec.time.step)
+    about = f"Map of {title} ({kind.title}): {caption}"
+    return Panel(title, caption, ground.map(paint, about, 330))
 
 
-def _title(place: tuple[str, str]) -> str:
+def _title(place: tuple[str, str], step: str) -> str:
     sensor, bin_key = place
-    return sensor if bin_key == STATIC_KEY else f"{sensor} · {bin_key}"
+    return sensor if bin_key == STATIC_KEY else f"{sensor} · {bin_words(bin_key, step)}"
 
 
 def splits_of(ground: Ground, chips: pa.Table) -> Splits:

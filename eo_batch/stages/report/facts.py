@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from eo_batch.core.layout import STAGES
 from eo_batch.core.receipts import Receipt, facts
+from eo_batch.core.spec import RunSpec
 from eo_batch.core.specfile import dump_spec
 from eo_batch.stages.report import words
 from eo_batch.stages.report.ground import Ground
@@ -93,13 +94,13 @@ def headline_of(results: Results, ground: Ground) -> Headline:
     west, south, east, north = spec.area.polygon().bounds
     grid = spec.grid
     owners = len(ground.owners)
-    lon = f"{_degrees(west, 'E', 'W')} – {_degrees(east, 'E', 'W')}"
-    lat = f"{_degrees(south, 'N', 'S')} – {_degrees(north, 'N', 'S')}"
+    lat = f"{_degrees(south, 'N', 'S')} to {_degrees(north, 'N', 'S')}"
+    lon = f"{_degrees(west, 'E', 'W')} to {_degrees(east, 'E', 'W')}"
     zones = len({chip.chip_id[:4] for chip in ground.chips})
     pixels = f"{grid.chip_px} px of {words.length(grid.gsd_m)}"
     return Headline(
         name=spec.name,
-        place=f"{lon}, {lat}",
+        place=f"{lat}, {lon}",
         dates=f"{spec.time.start} to {spec.time.end - timedelta(days=1)}; {_cut(spec.time.step)}",
         chips=f"{words.count(len(ground.chips), 'chip')} of {words.length(grid.chip_m)} ({pixels})",
         ground=f"{words.area(owners * (grid.chip_m / 1000) ** 2)} in {words.count(zones, 'UTM zone')}",
@@ -170,7 +171,7 @@ def provenance_of(results: Results) -> Provenance:
                     key = (sensor, f"{source.offset_dn:g}".replace("-", "−"), source.offset_reason)
                     offsets.setdefault(key, set()).add(source.href)
     return Provenance(
-        spec_yaml=_QUERY.sub("?…", dump_spec(results.spec)),
+        spec_yaml=spec_text(results.spec),
         prefixes=tuple((stage, identity.prefix(stage)) for stage in STAGES),
         software=tuple((package, ", ".join(sorted(found))) for package, found in sorted(versions.items())),
         offsets=tuple((*key, len(files)) for key, files in sorted(offsets.items())),
@@ -185,6 +186,11 @@ def _cut(step: str) -> str:
             return f"one time bin a {step}"
         case _:
             return f"time bins of {words.count(int(step[1:-1]), 'day')}"
+
+
+def spec_text(spec: RunSpec) -> str:
+    """The run spec as YAML, without the queries of addresses."""
+    return _QUERY.sub("?…", dump_spec(spec))
 
 
 def _degrees(value: float, positive: str, negative: str) -> str:

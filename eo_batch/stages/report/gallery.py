@@ -210,15 +210,14 @@ def _classes(
         else:
             said = f"mostly class {most} ({words.percent(shares[most])})"
             cells.append(Cell(png_uri(class_picture(small, colours)), said))
-    column = Column(array.sensor, f"{', '.join(names)}: class codes", classes=tuple(colours.items()))
+    column = Column(array.sensor, "class codes", classes=tuple(colours.items()))
     return column, tuple(cells)
 
 
 def _measured(
     array: CubeArray, names: Sequence[str], pictures: Sequence[tuple[NDArray[np.float64], Mask]]
 ) -> tuple[Column, tuple[Cell, ...]]:
-    kind, unit = array.spec.info, unit_of(array)
-    if kind.model_scale == "db":
+    if array.spec.info.model_scale == "db":
         pictures = [decibels(values, valid) for values, valid in pictures]
     flat_values = np.concatenate([values.ravel() for values, _ in pictures])
     flat_valid = np.concatenate([valid.ravel() for _, valid in pictures])
@@ -227,21 +226,19 @@ def _measured(
         empty = Cell(None, "no valid pixel here")
         return Column(array.sensor, ", ".join(names)), tuple(empty for _ in pictures)
     cells = tuple(_cell(array, values, valid, span) for values, valid in pictures)
-    shown = f"{', '.join(names)}, {unit}"
-    if len(names) == 3:
-        shown = "true colour" if tuple(names) == _TRUE_COLOUR else "false colour (near infrared, red, green)"
     scale = tuple(rgb_hex(rgb) for rgb in ramp(np.linspace(0, 1, 9))) if _ramped(array) else ("#000000", "#ffffff")
-    return Column(array.sensor, shown, words.plain(span.low), words.plain(span.high), scale), cells
+    return Column(array.sensor, shown_as(array, names), words.plain(span.low), words.plain(span.high), scale), cells
 
 
 def _cell(array: CubeArray, values_byx: NDArray[np.float64], valid_byx: Mask, span: Range) -> Cell:
     if not valid_byx.any():
         return Cell(None, "no valid pixel here")
     share = float(valid_byx.all(axis=0).mean())
-    return Cell(png_uri(_picture(array, values_byx, valid_byx, span)), f"{words.percent(share)} valid")
+    return Cell(png_uri(picture(array, values_byx, valid_byx, span)), f"{words.percent(share)} valid")
 
 
-def _picture(array: CubeArray, values_byx: NDArray[np.float64], valid_byx: Mask, span: Range) -> Rgba:
+def picture(array: CubeArray, values_byx: NDArray[np.float64], valid_byx: Mask, span: Range) -> Rgba:
+    """Three bands in colour, one in grey, or on the colour ramp where it is no radiance."""
     if len(values_byx) == 3:
         return rgb_picture(values_byx, valid_byx, span)
     one = ramp_picture if _ramped(array) else grey_picture
@@ -250,6 +247,13 @@ def _picture(array: CubeArray, values_byx: NDArray[np.float64], valid_byx: Mask,
 
 def _ramped(array: CubeArray) -> bool:
     return array.spec.kind in ("dem", "continuous")
+
+
+def shown_as(array: CubeArray, names: Sequence[str]) -> str:
+    """What a picture of these bands is, in words."""
+    if len(names) == 3:
+        return "true colour" if tuple(names) == _TRUE_COLOUR else "false colour (B08, B04, B03)"
+    return f"{', '.join(names)}, {unit_of(array)}"
 
 
 def unit_of(array: CubeArray) -> str:

@@ -74,7 +74,7 @@ def missing_of(results: Results) -> Missing:
     by_level["note"] += [
         {"sensor": stage, "scene": note.subject, "cause": note.text}
         for stage, receipts in results.receipts.items()
-        if stage != "chips"  # whose notes are in the ledger
+        if stage not in ("plan", "chips")  # the ledger holds what these say
         for receipt in receipts
         for note in receipt.notes
     ]
@@ -88,7 +88,7 @@ def missing_of(results: Results) -> Missing:
         for name in spec.sensors
         if any(sensor == name for sensor, _ in found)
     )
-    lists = (_notes(by_level["note"]), _scenes(by_level["scene"]), _files(sources), _chips(chips))
+    lists = (_notes(by_level["note"]), _scenes(by_level["scene"]), _files(sources), _chips(chips, spec.time.step))
     return Missing(
         states=states,
         counts=counts,
@@ -149,13 +149,13 @@ def _files(rows: Sequence[Mapping[str, str]]) -> Rows:
     return _rows("Files", about, header, [(*key, str(n)) for key, n in shown])
 
 
-def _chips(rows: Sequence[Mapping[str, str]]) -> Rows:
+def _chips(rows: Sequence[Mapping[str, str]], step: str) -> Rows:
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for r in rows:
         if r["state"] != "ok":
             groups.setdefault((r["sensor"], r["bin"], r["state"], r["cause"] or ""), []).append(r["chip_id"])
     shown = [
-        (sensor, bin_words(key), state, cause, str(len(ids)), _examples(sorted(ids)))
+        (sensor, bin_words(key, step), state.replace("_", " "), cause, str(len(ids)), _examples(sorted(ids)))
         for (sensor, key, state, cause), ids in sorted(groups.items())
     ]
     about = "Chips without any pixel, grouped by cause."

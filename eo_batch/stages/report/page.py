@@ -1,5 +1,7 @@
 """The page: every section drawn and put into its template. Loads nothing from anywhere when it is opened."""
 
+from functools import partial
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -35,10 +37,10 @@ def render(results: Results) -> str:
         "split_words": SPLIT_WORDS,
         "source_words": SOURCE_WORDS,
     }
-    return _environment().get_template("report.html.j2").render(context)
+    return _environment(results.spec.time.step).get_template("report.html.j2").render(context)
 
 
-def _environment() -> Environment:
+def _environment(step: str) -> Environment:
     environment = Environment(
         loader=PackageLoader("eo_batch.stages.report"),
         autoescape=True,
@@ -54,6 +56,6 @@ def _environment() -> Environment:
         "number": words.number,
         "signed": words.signed,
         "listed": words.listed,
-        "bin": bin_words,
+        "bin": partial(bin_words, step=step),
     }
     return environment

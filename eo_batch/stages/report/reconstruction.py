@@ -16,14 +16,13 @@ from eo_batch.core import layout
 from eo_batch.core.errors import DataError
 from eo_batch.core.learning_plan import learning_arrays
 from eo_batch.core.spec import CubeArray, RunSpec
-from eo_batch.pixels.figures_colour import Mask, Range, Rgba, grey_picture, range_of, rgb_picture, shrink
+from eo_batch.pixels.figures_colour import Mask, Range, Rgba, range_of, shrink
 from eo_batch.pixels.figures_png import png_uri
 from eo_batch.stages.report import words
-from eo_batch.stages.report.coverage import bin_words
-from eo_batch.stages.report.gallery import PICTURE_PX, colour_bands, unit_of
+from eo_batch.stages.report.gallery import PICTURE_PX, colour_bands, picture, shown_as
 from eo_batch.stages.report.results import Results
 
-MOST_SAMPLES = 6
+MOST_SAMPLES = 4
 TITLES = ("as it is", "what the encoder saw", "filled in")
 Floats = NDArray[np.float64]
 
@@ -32,9 +31,6 @@ Floats = NDArray[np.float64]
 class Triptych:
     """One sample in one array."""
 
-    chip_id: str
-    when: str
-    """Time bin."""
     array: str
     what: str
     """Bands and unit."""
@@ -43,11 +39,21 @@ class Triptych:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One chip in one time bin."""
+
+    chip_id: str
+    bin_key: str
+    rows: tuple[Triptych, ...]
+    """One for each array in which it was observed."""
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """Pictures, or the reason why there are none."""
 
     sentence: str
-    panels: tuple[Triptych, ...] = ()
+    samples: tuple[Sample, ...] = ()
     titles: tuple[str, ...] = TITLES
 
 
@@ -59,42 +65,34 @@ def reconstruction_of(results: Results) -> Reconstruction:
         return Reconstruction("No encoder has been trained in this run, so nothing was reconstructed.")
     saved = _load(results.store.get(key), results.store.href(key))
     ids, bins = saved["chip_id"].tolist(), saved["bin"].tolist()
-    panels: dict[tuple[int, int], Triptych] = {}
-    for place, learning in enumerate(learning_arrays(results.spec)):
-        if f"{learning.array.name}.given" in saved:
-            for n, uris, what in _array_panels(saved, learning.array):
-                panels[n, place] = Triptych(ids[n], bin_words(bins[n]), learning.array.name, what, uris)
-    if not panels:
+    arrays = [found.array for found in learning_arrays(results.spec) if f"{found.array.name}.given" in saved]
+    rows = [tuple(row for array in arrays if (row := _row(saved, array, n))) for n in range(len(ids))]
+    # Samples that most sensors observed tell most.
+    most = max(map(len, rows), default=0)
+    best = [n for n in range(len(ids)) if rows[n] and len(rows[n]) == most][:MOST_SAMPLES]
+    samples = tuple(Sample(ids[n], bins[n], rows[n]) for n in best)
+    if not samples:
         return Reconstruction("No chip was kept aside for validation, so there is no reconstruction to show.")
-    return Reconstruction(_sentence(results.spec, seed), tuple(panels[key] for key in sorted(panels)))
+    return Reconstruction(_sentence(results.spec, seed), samples)
 
 
-def _array_panels(saved: Mapping[str, NDArray[Any]], array: CubeArray) -> list[tuple[int, tuple[str, ...], str]]:
+def _row(saved: Mapping[str, NDArray[Any]], array: CubeArray, n: int) -> Triptych | None:
+    """None where the sample was never observed in the array: nothing could be hidden."""
     names = colour_bands(array.band_names) or array.band_names[:1]
     bands = [array.band_names.index(name) for name in names]
-    given_nbyx = saved[f"{array.name}.given"][:MOST_SAMPLES, bands].astype(np.float64)
-    filled_nbyx = saved[f"{array.name}.filled"][:MOST_SAMPLES, bands].astype(np.float64)
-    hidden_nbyx = np.broadcast_to(saved[f"{array.name}.masked"][:MOST_SAMPLES, None], given_nbyx.shape)
-    span = range_of(given_nbyx, np.isfinite(given_nbyx), 2.0)
+    given_byx = saved[f"{array.name}.given"][n, bands].astype(np.float64)
+    filled_byx = saved[f"{array.name}.filled"][n, bands].astype(np.float64)
+    span = range_of(given_byx, np.isfinite(given_byx), 2.0)
     if span is None:
-        return []
-    what = f"{', '.join(names)}, {unit_of(array)}"
-    found = []
-    for n in range(len(given_nbyx)):
-        # A sample that was never observed there has nothing to hide.
-        if np.isfinite(given_nbyx[n]).any():
-            seen_byx = np.where(hidden_nbyx[n], np.nan, given_nbyx[n])
-            views = (given_nbyx[n], seen_byx, filled_nbyx[n])
-            found.append((n, tuple(png_uri(_picture(values, span)) for values in views), what))
-    return found
+        return None
+    seen_byx = np.where(saved[f"{array.name}.masked"][n], np.nan, given_byx)
+    uris = tuple(png_uri(_picture(array, values, span)) for values in (given_byx, seen_byx, filled_byx))
+    return Triptych(array.name, shown_as(array, names), uris)
 
 
-def _picture(values_byx: Floats, span: Range) -> Rgba:
+def _picture(array: CubeArray, values_byx: Floats, span: Range) -> Rgba:
     valid: Mask = np.isfinite(values_byx)
-    values_byx, valid = shrink(values_byx, valid, PICTURE_PX)
-    if len(values_byx) == 3:
-        return rgb_picture(values_byx, valid, span)
-    return grey_picture(values_byx[0], valid[0], span)
+    return picture(array, *shrink(values_byx, valid, PICTURE_PX), span)
 
 
 def _sentence(spec: RunSpec, seed: int) -> str:

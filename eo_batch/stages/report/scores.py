@@ -151,7 +151,7 @@ def _margin(name: str, values: Row) -> MarginRow:
     elif low > 0:
         said, tone = "above 0", "yes"
     else:
-        said, tone = ("below 0", "no") if high < 0 else ("holds 0: no difference shown", "no")
+        said, tone = ("below 0", "no") if high < 0 else ("includes 0", "no")
     interval = f"{words.signed(low)} to {words.signed(high)}" if math.isfinite(low) else "–"
     return MarginRow(_over(name), words.signed(values["mean"]), words.number(values["std"]), interval, said, tone)
 
