@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -74,3 +79,54 @@ def test_only_settings_reads_the_environment() -> None:
         if any(name in path.read_text() for name in ("os.environ", "os.getenv", "getenv("))
     ]
     assert reading == ["eo_batch/settings.py"]
+
+
+def _imported(folder: Path) -> dict[str, str]:
+    """Top-level names of other people's modules that the files below `folder` import, with one file each."""
+    found = {}
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Import():
+                    names = [alias.name for alias in node.names]
+                case ast.ImportFrom(level=0, module=str(name)):
+                    names = [name]
+                case _:
+                    continue
+            for name in names:
+                found[name.split(".")[0]] = str(path.relative_to(ROOT))
+    return {name: path for name, path in found.items() if name not in sys.stdlib_module_names | {"eo_batch"}}
+
+
+def _declared(*extras: str) -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
+    return {_normal(re.split(r"[\[<>=~! ]", line)[0]) for line in lines}
+
+
+@functools.cache
+def _providers() -> dict[str, list[str]]:
+    """Top-level module to the packages that bring it; botocore is boto3's own core, and comes with it."""
+    return {**packages_distributions(), "botocore": ["boto3"]}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_import_is_a_declared_dependency_and_every_core_dependency_is_imported() -> None:
+    imported = _imported(ROOT / "eo_batch")
+    given = {name: {_normal(dist) for dist in _providers().get(name, [name])} for name in imported}
+    declared = _declared("train", "flows", "kubernetes")
+    undeclared = {name: imported[name] for name, dists in given.items() if not dists & declared}
+    assert undeclared == {}
+    # dask is what xarray.open_zarr makes lazy arrays of, and is imported by it.
+    unused = _declared() - {dist for dists in given.values() for dist in dists} - {"dask"}
+    assert unused == set()
+
+
+def test_what_the_core_imports_needs_no_extra() -> None:
+    core = _declared()
+    for package in ("core", "pixels", "io"):
+        for name, path in _imported(ROOT / "eo_batch" / package).items():
+            assert {_normal(dist) for dist in _providers().get(name, [name])} & core, f"{path} imports {name}"

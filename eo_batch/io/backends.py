@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from obstore.store import AzureStore, GCSStore, HTTPStore, LocalStore, MemoryStore, S3Store
 
-from eo_batch.core.errors import StoreDenied, StoreMissing, UsageError
+from eo_batch.core.errors import StoreDenied, StoreError, StoreMissing, UsageError
 from eo_batch.settings import Settings, StoreOptions, azure_secret
 
 if TYPE_CHECKING:
@@ -37,6 +37,21 @@ _CREDENTIAL_LIFE = timedelta(minutes=10)
 
 _memory: dict[str, MemoryStore] = {}
 _memory_lock = threading.Lock()
+
+
+_threads_of: list[int] = []
+"""The process whose obstore threads these are; empty until the first client is opened."""
+
+
+def refuse_fork() -> None:
+    """Raises StoreError in a process that was forked from one that had used a store.
+
+    obstore's threads do not survive a fork, and a call would wait for them for ever. Spawned processes are fine.
+    """
+    if not _threads_of:
+        _threads_of.append(os.getpid())
+    elif _threads_of[0] != os.getpid():
+        raise StoreError("a store can't be used after a fork; start processes with the method `spawn` or `forkserver`")
 
 
 def open_memory(name: str) -> MemoryStore:
@@ -125,20 +140,21 @@ def open_asset(href: str, settings: Settings) -> tuple[ObjectStore, str]:
     `href` is a path or a file, http(s), s3, gs or az URL. Clients are kept per origin (and per token, where the
     URL carries one in its query). Raises UsageError for another scheme, StoreDenied, StoreMissing.
     """
+    refuse_fork()
     if "://" not in href:
         path = Path(href).absolute()
-        return _asset_origin("file", str(path.parent), "", settings.assets, os.getpid()), path.name
+        return _asset_origin("file", str(path.parent), "", settings.assets), path.name
     parts = urlsplit(href)
     key = unquote(parts.path).lstrip("/")
     if parts.scheme == "file":
         path = Path(unquote(parts.path))
-        return _asset_origin("file", str(path.parent), "", settings.assets, os.getpid()), path.name
-    return _asset_origin(parts.scheme, parts.netloc, parts.query, settings.assets, os.getpid()), key
+        return _asset_origin("file", str(path.parent), "", settings.assets), path.name
+    return _asset_origin(parts.scheme, parts.netloc, parts.query, settings.assets), key
 
 
 @lru_cache(maxsize=256)
-def _asset_origin(scheme: str, place: str, query: str, options: StoreOptions, pid: int) -> ObjectStore:
-    """One client for one origin; `pid` keeps a forked process from using its parent's connections."""
+def _asset_origin(scheme: str, place: str, query: str, options: StoreOptions) -> ObjectStore:
+    """One client for one origin."""
     match scheme:
         case "file":
             return open_local(Path(place), create=False)

@@ -6,7 +6,6 @@ process. Keys are relative to it, with `/` between segments. Objects appear whol
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Iterator
@@ -42,21 +41,18 @@ _BAD_KEY = re.compile(r"^$|^/|/$|//|(^|/)\.{1,2}(/|$)|[\x00-\x1f\x7f\\{}^%`\[\]\
 
 
 class _Connection:
-    """The clients of one bucket or folder, opened on first use, per process; pickles empty."""
+    """The clients of one bucket or folder, opened on first use; pickles empty."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._clients: dict[str, ObjectStore] = {}
 
     def __reduce__(self) -> tuple[type[_Connection], tuple[()]]:
         return _Connection, ()
 
     def client(self, root: str, options: StoreOptions, prefix: str, *, create: bool) -> ObjectStore:
+        backends.refuse_fork()
         with self._lock:
-            if self._pid != os.getpid():
-                # A forked child must not share its parent's sockets.
-                self._pid, self._clients = os.getpid(), {}
             if prefix not in self._clients:
                 self._clients[prefix] = _open(root, options, prefix, create=create)
             return self._clients[prefix]

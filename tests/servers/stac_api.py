@@ -54,19 +54,8 @@ def start(home: Home, data: Path) -> Note:
     if as_user:
         shutil.chown(folder, "postgres", "postgres")
     cluster = folder / "data"
-    _run(
-        *as_user,
-        str(binaries / "initdb"),
-        "-D",
-        str(cluster),
-        "-U",
-        "postgres",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--no-sync",
-    )
+    layout = ["-D", str(cluster), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    _run(*as_user, str(binaries / "initdb"), *layout)
     port, api_port = free_ports(2)
     server = [*as_user, str(binaries / "postgres"), "-D", str(cluster), "-p", str(port), "-k", str(folder)]
     # Speed over safety: the database lives as long as the tests.
@@ -86,19 +75,10 @@ def start(home: Home, data: Path) -> Note:
         "PGDATABASE": _DATABASE,
         "ENABLE_TRANSACTIONS_EXTENSIONS": "FALSE",
     }
-    api = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "stac_fastapi.pgstac.app:create_app",
-        "--factory",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(api_port),
-    ]
+    api = [sys.executable, "-m", "uvicorn", "stac_fastapi.pgstac.app:create_app", "--factory"]
+    api += ["--host", "127.0.0.1", "--port", str(api_port), "--log-level", "warning"]
     url = f"http://127.0.0.1:{api_port}"
-    home.wait("stac_api", home.spawn("stac_api", [*api, "--log-level", "warning"], env), lambda: _answers(url))
+    home.wait("stac_api", home.spawn("stac_api", api, env), lambda: _answers(url))
     return Note(url, {"dsn": dsn})
 
 
