@@ -7,7 +7,7 @@ whoever loses the race uses the winner's. Cells and shards follow from it, so an
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC
 
 import pyarrow as pa
 
@@ -134,14 +134,13 @@ def load_plan(store: Store, prefix: str) -> Plan:
 
 def load_axes(store: Store, chips_prefix: str) -> Axes:
     """The cube's axes: all entries in order."""
-    axes = Axes()
-    for key in store.list(layout.axes_prefix(chips_prefix)):
-        try:
-            entry = json.loads(store.get(key))
-            axes = axes.extended(entry["blocks"], entry["bins"])
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{store.href(key)} is not an axes entry: {error}") from error
-    return axes
+    return _axes_and_count(store, chips_prefix)[0]
+
+
+def place_plan(store: Store, chips_prefix: str, plan: Plan) -> Axes:
+    """Give the blocks and time bins of a plan their place in the cube."""
+    bins = dict.fromkeys(shard.bin_key for shard in plan.shards)
+    return extend_axes(store, chips_prefix, [block.key for block in plan.blocks], list(bins))
 
 
 def extend_axes(store: Store, chips_prefix: str, blocks: Sequence[str], bins: Sequence[str]) -> Axes:
@@ -150,15 +149,26 @@ def extend_axes(store: Store, chips_prefix: str, blocks: Sequence[str], bins: Se
     Raises StoreError if entries can't be appended.
     """
     for _ in range(_AXES_TRIES):
-        axes = load_axes(store, chips_prefix)
+        axes, number = _axes_and_count(store, chips_prefix)
         wanted = axes.extended(blocks, bins)
         if wanted == axes:
             return axes
-        number = len(list(store.list(layout.axes_prefix(chips_prefix))))
         entry = {"blocks": wanted.blocks[len(axes.blocks) :], "bins": wanted.bins[len(axes.bins) :]}
         if store.put_if_absent(layout.axis_entry(chips_prefix, number), json.dumps(entry).encode()):
             return wanted
     raise StoreError(f"{store.href(chips_prefix)}: the cube's axes could not be extended; run again")
+
+
+def _axes_and_count(store: Store, chips_prefix: str) -> tuple[Axes, int]:
+    """The axes and the number of entries that they come from: the next entry follows those, or not at all."""
+    axes, keys = Axes(), list(store.list(layout.axes_prefix(chips_prefix)))
+    for key in keys:
+        try:
+            entry = json.loads(store.get(key))
+            axes = axes.extended(entry["blocks"], entry["bins"])
+        except (ValueError, KeyError) as error:
+            raise DataError(f"{store.href(key)} is not an axes entry: {error}") from error
+    return axes, len(keys)
 
 
 def _assets(text: str) -> tuple[Asset, ...]:

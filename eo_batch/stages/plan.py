@@ -13,7 +13,7 @@ from eo_batch.core.scenes import Scene
 from eo_batch.core.spec import RunSpec, SensorSpec
 from eo_batch.core.stacitems import resolve_duplicates, scene_of_item
 from eo_batch.io.catalogs import Query, search, search_boxes, shown
-from eo_batch.io.plans import extend_axes, has_scenes, load_scenes, save_plan, save_scenes
+from eo_batch.io.plans import has_scenes, load_scenes, place_plan, save_plan, save_scenes
 from eo_batch.io.store import Store
 from eo_batch.settings import Settings
 
@@ -92,8 +92,7 @@ def run(spec: RunSpec, store: Store, settings: Settings, on_found: OnFound | Non
         scenes = save_scenes(store, prefix, usable(found, spec))
     plan = make_plan(spec, scenes, identity.prefix("chips"))
     sizes = save_plan(store, prefix, plan)
-    bins = dict.fromkeys(shard.bin_key for shard in plan.shards)
-    extend_axes(store, identity.prefix("chips"), [block.key for block in plan.blocks], list(bins))
+    place_plan(store, identity.prefix("chips"), plan)
     notes = tuple(Note(subject=s.scene_id, text=s.refusal) for s in scenes if s.refusal is not None)
     return Receipt(stage="plan", shard="plan", inputs=prefix, outputs=sizes, notes=notes)
 

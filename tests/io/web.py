@@ -91,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._from_folder(self.folder)
 
-    do_HEAD = do_POST = do_GET  # noqa: N815  # names that http.server calls
+    do_HEAD = do_POST = do_GET  # names that http.server calls
 
     def body_of_request(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
