@@ -5,6 +5,7 @@ writer. Blocks and time bins get their place in the cube from the axes, an appen
 later plan extends the cube and never moves what is there.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -45,8 +46,8 @@ class Axes:
     def extended(self, blocks: Iterable[str], bins: Iterable[str]) -> "Axes":
         """These axes with what is new appended in the order given."""
         return Axes(
-            self.blocks + tuple(b for b in dict.fromkeys(blocks) if b not in set(self.blocks)),
-            self.bins + tuple(b for b in dict.fromkeys(bins) if b not in set(self.bins)),
+            tuple(dict.fromkeys((*self.blocks, *blocks))),
+            tuple(dict.fromkeys((*self.bins, *bins))),
         )
 
 
@@ -64,7 +65,7 @@ class Shard:
     scene_ids: tuple[str, ...]
     """Usable scenes that reach the block in this bin, by time."""
     inputs: str
-    """Digest of everything the shard's content depends on."""
+    """Digests of everything the shard's content depends on: of its cells, a dash, of its scenes."""
     memory_bytes: int
     """Projected peak memory of making the shard."""
     read_bytes: int
@@ -76,6 +77,11 @@ class Shard:
     def key(self) -> str:
         """Stable name within the chips stage: `s2/2023-08/u33n-…`."""
         return f"{self.sensor}/{self.bin_key}/{self.block.key}"
+
+
+def only_scenes_differ(inputs: str, others: str) -> bool:
+    """Whether two shards' inputs are of the same cells but of other scenes."""
+    return inputs != others and inputs.split("-")[0] == others.split("-")[0]
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,8 @@ def _shard(
 ) -> Shard:
     chip_ids = tuple(cell.chip_id for cell in sorted(cells, key=block.place))
     content = [_json_scene(scene) for scene in scenes]
-    inputs = digest({"chips": chips_digest, "block": block.key, "bin": bin_key, "cells": chip_ids, "scenes": content})
+    ground = digest({"chips": chips_digest, "block": block.key, "bin": bin_key, "cells": chip_ids})
+    inputs = f"{ground}-{digest(content)}"
     pixels = {array.name: (array.chip_px * block.side) ** 2 for array in arrays}
     read = sum(
         pixels[array.name] * len(array.bands) * len(scenes) * np.dtype(array.spec.info.dtype).itemsize
@@ -209,15 +216,19 @@ def _check_memory(shards: Sequence[Shard], spec: RunSpec) -> None:
     limit = spec.limits.shard_memory_gb * 1e9
     worst = max(shards, key=lambda shard: shard.memory_bytes)
     if worst.memory_bytes > limit:
-        side = spec.grid.block_chips
-        while side > 1:
-            side //= 2
-            if (worst.memory_bytes - BASE_MEMORY) * (side / spec.grid.block_chips) ** 2 + BASE_MEMORY <= limit:
-                break
+        sides = [spec.grid.block_chips // 2**k for k in range(1, 7)]
+        fits = [
+            side
+            for side in sides
+            if side >= 1
+            and (worst.memory_bytes - BASE_MEMORY) * (side / spec.grid.block_chips) ** 2 + BASE_MEMORY <= limit
+        ]
+        smaller = f"use grid.block_chips={fits[0]}, " if fits else "use smaller chips, "
+        needed_gb = math.ceil(worst.memory_bytes / 1e8) / 10
         raise PlanError(
-            f"shard {worst.key} would need {worst.memory_bytes / 1e9:.1f} GB for {len(worst.scene_ids)} scenes, over "
-            f"limits.shard_memory_gb={spec.limits.shard_memory_gb:g}; use grid.block_chips={side}, shorter time.step, "
-            f"a lower max_cloud_pct, or raise the limit"
+            f"shard {worst.key} would need {needed_gb:g} GB for {len(worst.scene_ids)} scenes, over "
+            f"limits.shard_memory_gb={spec.limits.shard_memory_gb:g}; {smaller}a shorter time.step, "
+            f"a lower max_cloud_pct, or raise the limit to limits.shard_memory_gb={needed_gb:g}"
         )
 
 
@@ -228,14 +239,24 @@ def _in_bin(scenes: Sequence[Scene], spec: RunSpec, sensor: SensorSpec, bin_key:
     return [s for s in scenes if time_bin.holds(s.moment) and spec.time.start <= s.moment.date() < spec.time.end]
 
 
-def observation_day(scene: Scene) -> str:
+def observation_day(scene: Scene, near_lon: float | None = None) -> str:
     """Solar day and platform-independent overpass of a scene: scenes that share it form one mosaic.
 
-    Days are counted at the scene's own longitude (15° an hour), since the UTC day can change within one pass.
+    Days are counted by the sun (15° an hour), since the UTC day can change within one pass.
+
+    near_lon: longitude of the ground that the mosaic is for, degrees. Without it the scene's own counts, by which
+    one pass over the antimeridian falls on two days: the calendar's date changes there.
     """
+    lon = _middle_lon(scene) if near_lon is None else near_lon
+    return str((scene.moment + timedelta(hours=lon / 15)).date())
+
+
+def _middle_lon(scene: Scene) -> float:
     west, _, east, _ = scene.bbox
-    middle = (west + east) / 2 if west <= east else ((west + east + 360) / 2 + 180) % 360 - 180
-    return str((scene.moment + timedelta(hours=middle / 15)).date())
+    if west > east:
+        return ((west + east + 360) / 2 + 180) % 360 - 180
+    # A box around the globe is how some publishers write a scene that crosses the antimeridian.
+    return (west + east) / 2 if east - west < 180 else -180.0
 
 
 def _reach(blocks: Sequence[Block], scenes: Sequence[Scene], pixel_m: float) -> dict[str, set[int]]:
@@ -301,7 +322,12 @@ def _json_scene(scene: Scene) -> JsonValue:
     """What of a scene decides pixels."""
 
     def files(assets: Iterable[Asset]) -> list[JsonValue]:
-        return [asdict(asset) for asset in assets]
+        return [
+            asdict(asset)
+            | {"nodata": None if asset.nodata is None else str(asset.nodata)}  # NaN has no JSON
+            | {"offset_reason": ""}  # words for people, which change no pixel
+            for asset in assets
+        ]
 
     return {
         "id": scene.scene_id,
