@@ -41,9 +41,12 @@ def run(
     store: StoreOpt = "runs",
     workers: WorkersOpt = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage.", show_default=False)] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Make chips again whose scenes have changed.")] = False,
 ) -> None:
     """Run a spec, or go on with a run that was interrupted: only what has no receipt yet is done."""
-    _drive(_spec(spec, overrides), _store(store), workers, until, f"eo-batch run {_words(spec, overrides, store)}")
+    _drive(
+        _spec(spec, overrides), _store(store), workers, until, f"eo-batch run {_words(spec, overrides, store)}", refresh
+    )
 
 
 @app.command()
@@ -182,7 +185,10 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def _drive(spec: "RunSpec", store: "Store", workers: int | None, until: str | None, again: str) -> None:
+def _drive(
+    spec: "RunSpec", store: "Store", workers: int | None, until: str | None, again: str, refresh: bool = False
+) -> None:
+    from eo_batch.cli.show import show_probe
     from eo_batch.cli.watch import watcher
     from eo_batch.core import layout
     from eo_batch.entry.drive import drive
@@ -192,7 +198,7 @@ def _drive(spec: "RunSpec", store: "Store", workers: int | None, until: str | No
     from eo_batch.settings import Settings, cores
 
     settings = Settings.from_env()
-    opened = Run(spec, store, settings)
+    opened = Run(spec, store, settings, refresh)
     if until is not None and until not in stages_of(opened):
         raise UsageError(f"--until {until!r} is no stage of this run; its stages are {', '.join(stages_of(opened))}")
     count = next(n for n in (workers, settings.workers, cores()) if n is not None)
@@ -203,6 +209,7 @@ def _drive(spec: "RunSpec", store: "Store", workers: int | None, until: str | No
     except KeyboardInterrupt as error:
         raise Interrupted(f"stopped; what is done stays done. Go on with: {again}") from error
     if until is None or until == "report":
+        show_probe(opened)
         key = f"{opened.identity.prefix('report')}/{layout.REPORT_PAGE}"
         typer.echo(f"report: {_shown(store, key)}")
 

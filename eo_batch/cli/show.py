@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from eo_batch.core import layout
 from eo_batch.core.errors import DataError, StoreError, UsageError
 from eo_batch.core.plan import Plan
 from eo_batch.core.spec import RunSpec
@@ -104,6 +105,22 @@ def show_why(run: Run, key: str) -> None:
         share = f", {100 * row['valid']:.1f} % valid" if row.get("valid") is not None else ""
         cause = f": {row['cause']}" if row.get("cause") else ""
         typer.echo(f"{subject} {place}: {row['state']}{share}{cause}")
+
+
+def show_probe(run: Run) -> None:
+    """What the embeddings are worth, in a few lines; nothing for a run without a probe."""
+    if run.spec.probe is None:
+        return
+    key = layout.metrics(run.identity.prefix("probe"), "summary.json")
+    summary = json.loads(run.store.get(key))
+    scores = ", ".join(f"{name} {facts['r2_mean']:.3f}" for name, facts in summary["encoders"].items())
+    typer.echo(f"probe of {summary['target']}: R² on {summary['test_chips']} held-out chips: {scores}")
+    for name, margin in summary["margins_over"].items():
+        interval = ""
+        if margin["low"] is not None:
+            interval = f", 95 % interval {margin['low']:+.3f} to {margin['high']:+.3f}"
+        spread = f" ± {margin['std']:.3f}" if margin["std"] is not None else ""
+        typer.echo(f"  pretrained over {name}: {margin['mean']:+.3f}{spread} ({margin['seeds']} seeds{interval})")
 
 
 def show_init(report: "InitReport") -> None:

@@ -42,14 +42,17 @@ def summary(chips_prefix: str, shard: str) -> str:
     return f"{chips_prefix}/summaries/{shard}.parquet"
 
 
-def checkpoint(pretrain_prefix: str, seed: int, step: int) -> str:
-    """One training checkpoint; zero-padded so that names sort by step."""
-    return f"{pretrain_prefix}/checkpoints/seed-{seed}/step-{step:08d}.ckpt"
+def checkpoint(pretrain_prefix: str, seed: int, data: str, step: int) -> str:
+    """One training checkpoint; zero-padded so that names sort by step.
+
+    data: digest of what is trained on, so that training never resumes on chips that were made again since.
+    """
+    return f"{checkpoints_prefix(pretrain_prefix, seed, data)}step-{step:08d}.ckpt"
 
 
-def checkpoints_prefix(pretrain_prefix: str, seed: int) -> str:
+def checkpoints_prefix(pretrain_prefix: str, seed: int, data: str) -> str:
     """Where a seed's checkpoints are listed."""
-    return f"{pretrain_prefix}/checkpoints/seed-{seed}/"
+    return f"{pretrain_prefix}/checkpoints/seed-{seed}-{data}/"
 
 
 def weights(pretrain_prefix: str, seed: int) -> str:

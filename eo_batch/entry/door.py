@@ -14,7 +14,7 @@ from eo_batch.core.errors import UsageError
 from eo_batch.core.layout import receipt_key
 from eo_batch.core.receipts import Receipt
 from eo_batch.entry.run import Run
-from eo_batch.entry.stages import inputs_of, perform, shards_of
+from eo_batch.entry.stages import counts, inputs_of, perform, shards_of
 
 _PACKAGES = ("eo-batch", "numpy", "zarr", "numcodecs", "pyproj", "pyarrow", "async-geotiff", "torch")
 
@@ -35,13 +35,14 @@ class Door:
         if not 0 <= index < len(shards):
             raise UsageError(f"{self.stage} has no shard {index}; it has 0 to {len(shards) - 1}")
         shard = shards[index]
-        existing = run.receipt(self.stage, shard)
-        if existing is not None and existing.inputs == inputs_of(run, self.stage, index):
+        existing, inputs = run.receipt(self.stage, shard), inputs_of(run, self.stage)(index)
+        if existing is not None and counts(run, existing, inputs):
             return existing
         wall, cpu = time.perf_counter(), _cpu_seconds()
         receipt = perform(run, self.stage, index).model_copy(
             update={
                 "shard": shard,
+                "inputs": inputs,
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "host": socket.gethostname(),
                 "runner": self.runner,
@@ -60,13 +61,15 @@ class Door:
 
 
 @lru_cache(maxsize=1)
-def _cache() -> dict[tuple[str, str, str], Run]:
+def _cache() -> dict[tuple[str, str, str, bool], Run]:
     return {}
 
 
 def _kept(run: Run) -> Run:
-    """One Run per process and plan, so that a worker loads the plan once and not for every shard."""
-    key = (run.store.url, run.identity.prefix("plan"), run.identity.prefix("report"))
+    """One Run per worker and plan: what is sent to a worker arrives without the plan, for every shard anew."""
+    if not run.sent:
+        return run
+    key = (run.store.url, run.identity.prefix("plan"), run.identity.prefix("report"), run.refresh)
     kept = _cache().get(key)
     if kept is None:
         _cache().clear()

@@ -8,7 +8,7 @@ from typing import Protocol
 from eo_batch.core.errors import ShardFailed
 from eo_batch.entry.door import Door
 from eo_batch.entry.run import Run
-from eo_batch.entry.stages import inputs_of, prepare, shards_of, stages_of
+from eo_batch.entry.stages import counts, inputs_of, prepare, shards_of, stages_of
 from eo_batch.runners.base import Event, Failure, Job, Runner
 
 _ATTEMPTS = 3
@@ -49,12 +49,8 @@ class Watcher(Protocol):
 def state_of(run: Run, stage: str) -> StageState:
     """How far a stage is, by its receipts alone. Raises DataError if it can't be known before the plan is done."""
     shards = tuple(shards_of(run, stage))
-    receipts = run.receipts(stage)
-    missing = tuple(
-        i
-        for i, shard in enumerate(shards)
-        if shard not in receipts or receipts[shard].inputs != inputs_of(run, stage, i)
-    )
+    receipts, inputs = run.receipts(stage), inputs_of(run, stage)
+    missing = tuple(i for i, shard in enumerate(shards) if not counts(run, receipts.get(shard), inputs(i)))
     return StageState(stage, shards, missing)
 
 

@@ -1,6 +1,6 @@
 """A run in a store, as every process that works on it opens it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from eo_batch.core import layout
@@ -22,9 +22,14 @@ class Run:
     spec: RunSpec
     store: Store
     settings: Settings
+    refresh: bool = False
+    """Whether chips whose scenes changed since they were made are made again."""
+    sent: bool = field(default=False, init=False, compare=False)
+    """Whether it was unpickled, that is, sent here by another process."""
 
     def __getstate__(self) -> dict[str, object]:
-        return {"spec": self.spec, "store": self.store, "settings": self.settings}
+        values = {"spec": self.spec, "store": self.store, "settings": self.settings, "refresh": self.refresh}
+        return {**values, "sent": True}
 
     @cached_property
     def identity(self) -> Identity:

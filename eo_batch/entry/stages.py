@@ -3,14 +3,17 @@
 Stages are imported when they are run, so that planning and submitting never import torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from eo_batch.core.digest import digest
 from eo_batch.core.errors import UsageError
 from eo_batch.core.layout import STAGES
 from eo_batch.core.learning_plan import embed_shards
+from eo_batch.core.plan import only_scenes_differ
 from eo_batch.core.receipts import Receipt
 from eo_batch.entry.run import Run
 from eo_batch.io.cube import prepare_cube
+from eo_batch.io.plans import place_plan
 
 
 def stages_of(run: Run) -> list[str]:
@@ -33,15 +36,46 @@ def shards_of(run: Run, stage: str) -> Sequence[str]:
             raise UsageError(f"stage {stage!r} is unknown; stages are {', '.join(STAGES)}")
 
 
-def inputs_of(run: Run, stage: str, index: int) -> str:
-    """What a shard's receipt must carry to count: the digest of its inputs."""
-    return run.plan.shards[index].inputs if stage == "chips" else run.identity.prefix(stage)
+def inputs_of(run: Run, stage: str) -> Callable[[int], str]:
+    """What the receipt of each shard of a stage must carry to count: the digest of its inputs, by index.
+
+    Chips know theirs from the plan. What is published depends on the chips as they were made, and everything after
+    on what was published, so chips that are made again make the rest again.
+    """
+    prefix = run.identity.prefix(stage)
+    match stage:
+        case "plan":
+            inputs = prefix
+        case "chips":
+            shards = run.plan.shards
+            return lambda index: shards[index].inputs
+        case "publish":
+            made = run.receipts("chips")
+            inputs = digest([prefix, *(made[s.key].inputs for s in run.plan.shards if s.key in made)])
+        case _:
+            published = run.receipt("publish", "publish")
+            inputs = digest([prefix, published.inputs if published else None])
+    return lambda _: inputs
+
+
+def counts(run: Run, receipt: Receipt | None, inputs: str) -> bool:
+    """Whether a shard is done by its receipt, given what its receipt should carry.
+
+    A chips shard of the same cells counts though its scenes have changed since, unless the run refreshes: a new plan
+    must not rewrite old bins behind people's backs. The ledger tells of it.
+    """
+    if receipt is None:
+        return False
+    kept = receipt.stage == "chips" and not run.refresh and only_scenes_differ(receipt.inputs, inputs)
+    return receipt.inputs == inputs or kept
 
 
 def prepare(run: Run, stage: str) -> None:
     """What must be there once before a stage's shards run."""
     if stage == "chips":
-        prepare_cube(run.store, run.identity.prefix("chips"), run.spec, run.axes)
+        prefix = run.identity.prefix("chips")
+        # One plan can serve cubes of several identities, of which planning placed its blocks in the first only.
+        prepare_cube(run.store, prefix, run.spec, place_plan(run.store, prefix, run.plan))
 
 
 def perform(run: Run, stage: str, index: int) -> Receipt:

@@ -50,7 +50,7 @@ def curve_chart(
     if not xs.size:
         raise ValueError("a chart needs at least one finite value")
     x_low, x_high = float(xs.min()), float(max(xs.max(), xs.min() + 1))
-    y_low, y_high = _padded(float(ys.min()), float(ys.max()))
+    y_low, y_high, is_cut = _axis(xs, ys, x_low, x_high)
     right, bottom = width - _RIGHT, height - _BOTTOM
 
     def px(x: float) -> float:
@@ -68,14 +68,34 @@ def curve_chart(
     parts.append(label(x_name, right, bottom + 33, "end", "name"))
     parts.append(tag("text", escape(y_name), transform=f"translate(14 {short(_TOP)}) rotate(-90)",
                      text_anchor="end", class_="name"))  # fmt: skip
+    drawn = []
     for curve, good in kept:
         points = [(px(float(x)), py(float(y))) for x, y in zip(curve.x[good], curve.y[good], strict=True)]
         line = " ".join(f"{short(x, 1)},{short(y, 1)}" for x, y in points)
-        parts.append(tag("polyline", title(curve.name), points=line, stroke=curve.colour,
+        drawn.append(tag("polyline", title(curve.name), points=line, stroke=curve.colour,
                          class_="curve dashed" if curve.dashed else "curve"))  # fmt: skip
         if curve.dashed:
-            parts.extend(tag("circle", cx=x, cy=y, r=2.5, fill=curve.colour) for x, y in points)
+            drawn.extend(tag("circle", cx=x, cy=y, r=2.5, fill=curve.colour) for x, y in points)
+    # An inner drawing shows nothing beyond its edges; the axis keeps room for dots that lie on it.
+    tall = bottom + 3 - _TOP
+    view = " ".join(short(value) for value in (0, _TOP, width, tall))
+    parts.append(tag("svg", *drawn, x=0, y=_TOP, width=width, height=tall, viewBox=view))
+    if is_cut:
+        parts.append(label("the first steps lie above", _LEFT + 8, _TOP + 10))
     return figure(width, height, parts, about)
+
+
+def _axis(x: Floats, y: Floats, x_low: float, x_high: float) -> tuple[float, float, bool]:
+    """Ends of the value axis, and whether first values lie beyond it.
+
+    The first steps of a training tower over all others; where they would squeeze those into less than half of the
+    axis, they are cut off.
+    """
+    later = y[x >= x_low + 0.1 * (x_high - x_low)]
+    low, high = float(y.min()), float(y.max())
+    if later.size and low < float(later.max()) < low + 0.5 * (high - low):
+        return (*_padded(low, float(later.max())), True)
+    return (*_padded(low, high), False)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Stage `pretrain`: one encoder for each seed, by masked autoencoding of chips that no probe is tested on.
 
-checkpoints/seed-N/step-….ckpt           the last two, to resume from
+checkpoints/seed-N-DATA/step-….ckpt           the last two, to resume from
 metrics/loss-seed-N.parquet              one row a step: losses of training and validation, by array
 metrics/reconstructions-seed-N.npz       a few validation chips: what was given, hidden and filled in
 models/seed-N.safetensors, .json         weights of encoder and decoder, and the card (STAC MLM) that describes them
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from eo_batch.core import layout
+from eo_batch.core.digest import digest
 from eo_batch.core.errors import DataError
 from eo_batch.core.grid import block_of
 from eo_batch.core.identity import Identity
@@ -59,7 +60,8 @@ def run(
     """
     identity = Identity(spec)
     prefix, publish = identity.prefix("pretrain"), identity.prefix("publish")
-    arrays = _input_arrays(learning_arrays(spec), json.loads(store.get(f"{publish}/stats.json")))
+    stats = json.loads(store.get(f"{publish}/stats.json"))
+    arrays = _input_arrays(learning_arrays(spec), stats)
     training, validation, held = _places(spec, plan, axes)
     reader = CubeReader(store, identity.prefix("chips"))
     config, encoder, mae = _configs(spec, seed)
@@ -69,7 +71,7 @@ def run(
         model = MaskedAutoencoder.build(shapes, encoder, mae, seed)
         samples = _samples(CubeSamples(reader, arrays, training), spec)
         held_samples = _samples(CubeSamples(reader, arrays, validation), spec)
-        keeper = _Checkpoints(store, prefix, seed)
+        keeper = _Checkpoints(store, prefix, seed, digest(stats))
         curve = train(model, samples, held_samples, config, keeper.save, keeper.last_whole(notes), progress)
         panels = _panels(model, held_samples, held, arrays, seed)
         untrained = MultiSensorViT.build(shapes, encoder, seed)
@@ -183,15 +185,15 @@ def _samples(samples: CubeSamples, spec: RunSpec) -> Samples:
 class _Checkpoints:
     """The checkpoints of one seed."""
 
-    def __init__(self, store: Store, prefix: str, seed: int) -> None:
-        self._store, self._prefix, self._seed = store, prefix, seed
+    def __init__(self, store: Store, prefix: str, seed: int, data: str) -> None:
+        self._store, self._prefix, self._seed, self._data = store, prefix, seed, data
 
     def _keys(self) -> list[str]:
-        return sorted(self._store.list(layout.checkpoints_prefix(self._prefix, self._seed)))
+        return sorted(self._store.list(layout.checkpoints_prefix(self._prefix, self._seed, self._data)))
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write one, then delete all but the newest two."""
-        key = layout.checkpoint(self._prefix, self._seed, checkpoint.step)
+        key = layout.checkpoint(self._prefix, self._seed, self._data, checkpoint.step)
         self._store.put(key, dump_checkpoint(checkpoint), expires=True)
         for old in [known for known in self._keys() if known <= key][:-KEPT_CHECKPOINTS]:
             self._store.delete(old)

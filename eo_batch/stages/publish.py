@@ -20,7 +20,7 @@ from eo_batch.core import layout
 from eo_batch.core.errors import DataError
 from eo_batch.core.grid import PlannedCell, block_of
 from eo_batch.core.identity import Identity
-from eo_batch.core.plan import Axes, Plan
+from eo_batch.core.plan import Axes, Plan, only_scenes_differ
 from eo_batch.core.receipts import Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.splits import Split, split_cells
@@ -155,6 +155,9 @@ def _ledger(plan: Plan, receipts: Sequence[Receipt]) -> pa.Table:
     for shard, receipt in zip(plan.shards, receipts, strict=True):
         place = {"sensor": shard.sensor, "bin": shard.bin_key, "block": shard.block.key}
         bad = [source for source in receipt.sources if source.state not in ("ok", "outside")]
+        if only_scenes_differ(receipt.inputs, shard.inputs):
+            text = "made from scenes of an earlier plan; `eo-batch run --refresh` makes it again"
+            rows.append({**place, "level": "note", "scene": shard.key, "state": "note", "cause": text})
         cause = "; ".join(f"{s.scene} {s.band}: {s.state} {s.detail}".strip() for s in bad)
         for chip_id, state in receipt.chips.items():
             rows.append(

@@ -108,7 +108,7 @@ def resumed_after(run: Run, dies_at: int, damage: bool) -> list[str]:
     with pytest.raises(Crash):
         pretrain.run(run.spec, 3, run.plan, run.axes, run.store, die)
     if damage:
-        last = list(run.store.list(layout.checkpoints_prefix(run.identity.prefix("pretrain"), 3)))[-1]
+        last = list(run.store.list(f"{run.identity.prefix('pretrain')}/checkpoints/"))[-1]
         run.store.put(last, run.store.get(last)[:-100])
     steps: list[int] = []
     receipt = pretrain.run(run.spec, 3, run.plan, run.axes, run.store, steps.append)

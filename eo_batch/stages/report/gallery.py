@@ -42,7 +42,9 @@ CLOUDED_SHOWN = 2
 
 _CUT_PERCENT = 2.0
 """Per cent of the pixels beyond each end of a column's scale, so that a few extremes do not flatten the rest."""
-_TRUE_COLOUR, _FALSE_COLOUR = ("B04", "B03", "B02"), ("B08", "B04", "B03")
+_TRUE_COLOUR = ("B04", "B03", "B02")
+_COLOURS = (_TRUE_COLOUR, ("B08", "B04", "B03"), ("B08", "B04", "B04"))
+"""Bands shown as red, green and blue, the best first; the last serves where there is no green band."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def spread(chips: Sequence[Chip], number: int) -> list[Chip]:
 
 def colour_bands(bands: Sequence[str]) -> tuple[str, ...]:
     """Sentinel-2 bands that make a colour picture as red, green and blue; none where the bands make none."""
-    return next((names for names in (_TRUE_COLOUR, _FALSE_COLOUR) if set(names) <= set(bands)), ())
+    return next((names for names in _COLOURS if set(names) <= set(bands)), ())
 
 
 def _draw(
@@ -252,7 +254,7 @@ def _ramped(array: CubeArray) -> bool:
 def shown_as(array: CubeArray, names: Sequence[str]) -> str:
     """What a picture of these bands is, in words."""
     if len(names) == 3:
-        return "true colour" if tuple(names) == _TRUE_COLOUR else "false colour (B08, B04, B03)"
+        return "true colour" if tuple(names) == _TRUE_COLOUR else f"false colour ({', '.join(names)})"
     return f"{', '.join(names)}, {unit_of(array)}"
 
 

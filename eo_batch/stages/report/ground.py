@@ -9,12 +9,19 @@ import pyarrow as pa
 import shapely
 
 from eo_batch.core.splits import Split
-from eo_batch.pixels.figures_map import Frame, Paint, Square, frame_of, map_figure, unwrapped
+from eo_batch.pixels.figures_map import Paint, Square, frame_of, map_figure, unwrapped
 
 MOST_SQUARES = 5000
 """Above this many chips a map shows blocks: more squares make a heavy page and are too small to see."""
 MOST_WORDY_SQUARES = 700
 """Above this many squares a map says nothing under the mouse, so that the page stays light."""
+
+MOST_SITES = 6
+"""Above this many separate sites all lie on one map."""
+_JUDGED_PX = 330.0
+"""Width of the map on which it is judged whether squares are too small to see."""
+_SMALL_PX = 4.0
+_NARROW_PX = 130.0
 
 
 @dataclass(frozen=True)
@@ -77,11 +84,38 @@ class Ground:
         words = f"block {self.chips[group[0]].block}, {len(group)} chips"
         return Square((west, east, east, west), (north, north, south, south), words)
 
+    @cached_property
+    def sites(self) -> tuple[tuple[int, ...], ...]:
+        """Squares (by position) that share a map: all of them, or each of a few sites that lie far apart."""
+        found = sites_of(self.squares)
+        whole = frame_of(self.squares, _JUDGED_PX)
+        side_px = whole.x(max(self.squares[0].lon)) - whole.x(min(self.squares[0].lon))
+        apart = 1 < len(found) <= MOST_SITES and side_px < _SMALL_PX
+        return found if apart else (tuple(range(len(self.squares))),)
+
     def map(self, paint: Callable[[Sequence[Chip]], Paint], about: str, width_px: float) -> str:
-        """A map whose squares are painted by the chips behind them."""
-        frame: Frame = frame_of(self.squares, width_px)
+        """A map whose squares are painted by the chips behind them; one for each site that lies far from others."""
         paints = [paint([self.chips[i] for i in group]) for group in self.groups]
-        return map_figure(frame, self.squares, paints, about, len(self.squares) <= MOST_WORDY_SQUARES)
+        wordy = len(self.squares) <= MOST_WORDY_SQUARES
+        width_px = max(width_px / len(self.sites), _NARROW_PX)
+        maps = []
+        for number, site in enumerate(self.sites, start=1):
+            squares = [self.squares[i] for i in site]
+            said = f"{about}; site {number} of {len(self.sites)}" if len(self.sites) > 1 else about
+            maps.append(map_figure(frame_of(squares, width_px), squares, [paints[i] for i in site], said, wordy))
+        return f'<div class="maps">{"".join(maps)}</div>'
+
+
+def sites_of(squares: Sequence[Square]) -> tuple[tuple[int, ...], ...]:
+    """Groups of squares (by position) with gaps of at most three squares inside, in the order of first squares."""
+    boxes = [shapely.box(min(s.lon), min(s.lat), max(s.lon), max(s.lat)) for s in squares]
+    grown = [box.buffer(1.5 * (box.bounds[2] - box.bounds[0]), join_style="mitre") for box in boxes]
+    merged = shapely.get_parts(shapely.union_all(grown))
+    tree = shapely.STRtree(merged)
+    members: dict[int, list[int]] = {}
+    for i, box in enumerate(boxes):
+        members.setdefault(int(tree.query(box.centroid, predicate="intersects")[0]), []).append(i)
+    return tuple(tuple(group) for group in members.values())
 
 
 def ground_of(chips: pa.Table) -> Ground:

@@ -147,7 +147,7 @@ def _difference(values: Row) -> str:
 def _margin(name: str, values: Row) -> MarginRow:
     low, high = _or_nan(values["low"]), _or_nan(values["high"])
     if not math.isfinite(low):
-        said, tone = "one seed gives no interval", ""
+        said, tone = "one seed", ""
     elif low > 0:
         said, tone = "above 0", "yes"
     else:

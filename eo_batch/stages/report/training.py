@@ -38,6 +38,8 @@ class Training:
     """Whether a validation loss was measured."""
     sentence: str
     """First and last losses in words."""
+    flat_is_one: bool
+    """Whether a loss of 1 is what predicting each patch's own mean gets."""
     missing: tuple[int, ...]
     """Seeds of the spec without a curve."""
 
@@ -50,11 +52,12 @@ def training_of(results: Results) -> Training | None:
     colours = {seed: class_colour(i) for i, seed in enumerate(losses)}
     names = sorted({name for table in losses.values() for name in table.column_names if name.startswith("train.")})
     charts, runs = [], [1]
-    for column in ["train", *names]:
+    for column in ["train", *(names if len(names) > 1 else [])]:
         curves, run = _curves(losses, column, colours)
         runs.append(run)
         if curves:
-            title = "all sensors" if column == "train" else column.removeprefix("train.")
+            shown = names[0] if len(names) == 1 else column
+            title = "all sensors" if shown == "train" else shown.removeprefix("train.")
             about = f"Loss over steps, {title}, {words.count(len(losses), 'seed')}"
             charts.append(Chart(title, curve_chart(curves, "step", "mean squared error", about)))
     validated = any(np.isfinite(_column(table, "val")).any() for table in losses.values())
@@ -64,6 +67,7 @@ def training_of(results: Results) -> Training | None:
         run_steps=max(runs),
         validated=validated,
         sentence=_sentence(list(losses.values()), validated),
+        flat_is_one=results.spec.pretrain.normalise_targets,
         missing=tuple(seed for seed in results.spec.pretrain.seeds if seed not in losses),
     )
 
@@ -106,4 +110,5 @@ def _sentence(tables: Sequence[pa.Table], validated: bool) -> str:
         return ""
     first, last = np.mean(ends, axis=0)
     kind = "validation" if validated else "training"
-    return f"The {kind} loss went from {words.number(first)} to {words.number(last)} (mean over seeds)."
+    said = f"The {kind} loss went from {words.number(first)} to {words.number(last)}"
+    return said + (" (mean over seeds)." if len(ends) > 1 else ".")

@@ -49,7 +49,7 @@ def duration(seconds: float) -> str:
 
 def length(metres: float) -> str:
     """Metres or kilometres."""
-    return f"{metres / 1000:g}{_THIN}km" if metres >= 10_000 else f"{metres:g}{_THIN}m"
+    return f"{metres / 1000:g}{_THIN}km" if metres >= 1000 else f"{metres:g}{_THIN}m"
 
 
 def area(square_km: float) -> str:
