@@ -28,7 +28,8 @@ def open_cube(url: str) -> "xr.Dataset":
 
     parent, _, name = url.rstrip("/").rpartition("/")
     if name.endswith(".zarr"):
-        return xr.open_zarr(parse_store(url).zarr(read_only=True))
+        cube: xr.Dataset = xr.open_zarr(parse_store(url).zarr(read_only=True))
+        return cube
     store = parse_store(parent or ".")
     try:
         text = store.get(f"{name}/{layout.RUN_SPEC}").decode()
@@ -37,13 +38,12 @@ def open_cube(url: str) -> "xr.Dataset":
             f"{url} is not a run: it has no {layout.RUN_SPEC}; give a run's folder or a cube.zarr"
         ) from error
     identity = Identity(parse_spec(text, where=url))
-    dataset = xr.open_zarr(store.zarr(layout.cube(identity.prefix("chips")), read_only=True))
+    dataset: xr.Dataset = xr.open_zarr(store.zarr(layout.cube(identity.prefix("chips")), read_only=True))
     chips_key = f"{identity.prefix('publish')}/chips.parquet"
     if not store.exists(chips_key):
         return dataset
     chips = read_table(store, chips_key, ["slot", "split", "owner"])
     order = np.argsort(chips["slot"].to_numpy())
-    dataset = dataset.isel(chip=chips["slot"].to_numpy()[order])
-    return dataset.assign_coords(
-        split=("chip", np.array(chips["split"].to_pylist())[order]), owner=("chip", chips["owner"].to_numpy()[order])
-    )
+    about = {name: ("chip", np.array(chips[name].to_pylist())[order]) for name in ("split", "owner")}
+    chosen: xr.Dataset = dataset.isel(chip=chips["slot"].to_numpy()[order]).assign_coords(about)
+    return chosen

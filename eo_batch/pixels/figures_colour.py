@@ -4,6 +4,7 @@ Legend: n chips, b bands, y rows, x columns, c channels, f features.
 """
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,9 +99,10 @@ def ramp(share: Floats) -> NDArray[np.uint8]:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def rgb_picture(pixels_byx: Floats, valid_byx: Mask, span: Range) -> Rgba:
-    """Three bands as red, green and blue over one range; transparent unless all three are valid."""
-    rgb_yxc = np.moveaxis(span.scaled(pixels_byx), 0, -1) ** _BRIGHTEN * 255
+def rgb_picture(pixels_byx: Floats, valid_byx: Mask, spans: Sequence[Range]) -> Rgba:
+    """Three bands as red, green and blue, each over its range; transparent unless all three are valid."""
+    scaled = [span.scaled(band_yx) for span, band_yx in zip(spans, pixels_byx, strict=True)]
+    rgb_yxc = np.stack(scaled, axis=-1) ** _BRIGHTEN * 255
     valid_yx: Mask = np.asarray(valid_byx.all(axis=0), bool)
     return _with_opacity(rgb_yxc.round().astype(np.uint8), valid_yx)
 

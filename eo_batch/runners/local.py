@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
@@ -90,6 +91,7 @@ def _pooled(job: Job, book: _Book, workers: int) -> None:
     A worker that dies breaks its whole pool, and nobody can tell which of the indices in flight killed it. They run
     again one by one, each alone in a pool, so that only the one that kills its worker once more pays for it.
     """
+    _start_tracker()
     queue = deque(job.indices)
     while queue:
         interrupted = _one_pool(job, book, workers, queue)
@@ -144,9 +146,20 @@ def _one_pool(job: Job, book: _Book, workers: int, queue: deque[int]) -> list[in
     return sorted(lost)
 
 
+def _start_tracker() -> None:
+    """Start multiprocessing's tracker of resources now, since its start would lift the mask that `_submit` sets.
+
+    It deletes what killed workers leave behind (locks of libraries), and need not tell: its warning would be the last
+    that a person sees after Ctrl-C.
+    """
+    quiet = "ignore:resource_tracker:UserWarning"
+    if quiet not in sys.warnoptions:
+        sys.warnoptions.append(quiet)
+    ensure_running()
+
+
 def _submit(pool: ProcessPoolExecutor, call: Call, index: int) -> "Future[_Error | None]":
     """Submit an index; a worker that this starts never sees Ctrl-C, which reaches the whole process group."""
-    ensure_running()  # its own start would lift the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(_guarded, call, index)

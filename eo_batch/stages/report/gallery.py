@@ -221,30 +221,47 @@ def _measured(
 ) -> tuple[Column, tuple[Cell, ...]]:
     if array.spec.info.model_scale == "db":
         pictures = [decibels(values, valid) for values, valid in pictures]
-    flat_values = np.concatenate([values.ravel() for values, _ in pictures])
-    flat_valid = np.concatenate([valid.ravel() for _, valid in pictures])
-    span = range_of(flat_values, flat_valid, _CUT_PERCENT)
-    if span is None:
+    spans = band_ranges(names, [values for values, _ in pictures], [valid for _, valid in pictures])
+    if not spans:
         empty = Cell(None, "no valid pixel here")
         return Column(array.sensor, ", ".join(names)), tuple(empty for _ in pictures)
-    cells = tuple(_cell(array, values, valid, span) for values, valid in pictures)
+    cells = tuple(_cell(array, values, valid, spans) for values, valid in pictures)
+    if len(set(spans)) > 1:
+        return Column(array.sensor, f"{shown_as(array, names)}, each band over its own range"), cells
     scale = tuple(rgb_hex(rgb) for rgb in ramp(np.linspace(0, 1, 9))) if _ramped(array) else ("#000000", "#ffffff")
-    return Column(array.sensor, shown_as(array, names), words.plain(span.low), words.plain(span.high), scale), cells
+    low, high = words.plain(spans[0].low), words.plain(spans[0].high)
+    return Column(array.sensor, shown_as(array, names), low, high, scale), cells
 
 
-def _cell(array: CubeArray, values_byx: NDArray[np.float64], valid_byx: Mask, span: Range) -> Cell:
+def band_ranges(
+    names: Sequence[str], values: Sequence[NDArray[np.float64]], valid: Sequence[Mask]
+) -> tuple[Range, ...]:
+    """The range of each shown band over all pictures (b, y, x); none where nothing is valid.
+
+    The bands of true colour share one, or it would not be true; in false colours, near infrared would drown the rest.
+    """
+    flat_bn = np.concatenate([picture.reshape(len(names), -1) for picture in values], axis=1)
+    good_bn = np.concatenate([mask.reshape(len(names), -1) for mask in valid], axis=1)
+    if tuple(names) == _TRUE_COLOUR:
+        flat_bn, good_bn = (np.broadcast_to(part.ravel(), (3, part.size)) for part in (flat_bn, good_bn))
+    found = [range_of(flat_n, good_n, _CUT_PERCENT) for flat_n, good_n in zip(flat_bn, good_bn, strict=True)]
+    known = tuple(span for span in found if span is not None)
+    return known if len(known) == len(found) else ()
+
+
+def _cell(array: CubeArray, values_byx: NDArray[np.float64], valid_byx: Mask, spans: Sequence[Range]) -> Cell:
     if not valid_byx.any():
         return Cell(None, "no valid pixel here")
     share = float(valid_byx.all(axis=0).mean())
-    return Cell(png_uri(picture(array, values_byx, valid_byx, span)), f"{words.percent(share)} valid")
+    return Cell(png_uri(picture(array, values_byx, valid_byx, spans)), f"{words.percent(share)} valid")
 
 
-def picture(array: CubeArray, values_byx: NDArray[np.float64], valid_byx: Mask, span: Range) -> Rgba:
+def picture(array: CubeArray, values_byx: NDArray[np.float64], valid_byx: Mask, spans: Sequence[Range]) -> Rgba:
     """Three bands in colour, one in grey, or on the colour ramp where it is no radiance."""
     if len(values_byx) == 3:
-        return rgb_picture(values_byx, valid_byx, span)
+        return rgb_picture(values_byx, valid_byx, spans)
     one = ramp_picture if _ramped(array) else grey_picture
-    return one(values_byx[0], valid_byx[0], span)
+    return one(values_byx[0], valid_byx[0], spans[0])
 
 
 def _ramped(array: CubeArray) -> bool:

@@ -5,7 +5,7 @@ Legend: n samples, b bands, y rows, x columns.
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ from eo_batch.core import layout
 from eo_batch.core.errors import DataError
 from eo_batch.core.learning_plan import learning_arrays
 from eo_batch.core.spec import CubeArray, RunSpec
-from eo_batch.pixels.figures_colour import Mask, Range, Rgba, range_of, shrink
+from eo_batch.pixels.figures_colour import Mask, Range, Rgba, shrink
 from eo_batch.pixels.figures_png import png_uri
 from eo_batch.stages.report import words
-from eo_batch.stages.report.gallery import PICTURE_PX, colour_bands, picture, shown_as
+from eo_batch.stages.report.gallery import PICTURE_PX, band_ranges, colour_bands, picture, shown_as
 from eo_batch.stages.report.results import Results
 
 MOST_SAMPLES = 4
@@ -82,17 +82,17 @@ def _row(saved: Mapping[str, NDArray[Any]], array: CubeArray, n: int) -> Triptyc
     bands = [array.band_names.index(name) for name in names]
     given_byx = saved[f"{array.name}.given"][n, bands].astype(np.float64)
     filled_byx = saved[f"{array.name}.filled"][n, bands].astype(np.float64)
-    span = range_of(given_byx, np.isfinite(given_byx), 2.0)
-    if span is None:
+    spans = band_ranges(names, [given_byx], [np.isfinite(given_byx)])
+    if not spans:
         return None
     seen_byx = np.where(saved[f"{array.name}.masked"][n], np.nan, given_byx)
-    uris = tuple(png_uri(_picture(array, values, span)) for values in (given_byx, seen_byx, filled_byx))
+    uris = tuple(png_uri(_picture(array, values, spans)) for values in (given_byx, seen_byx, filled_byx))
     return Triptych(array.name, shown_as(array, names), uris)
 
 
-def _picture(array: CubeArray, values_byx: Floats, span: Range) -> Rgba:
+def _picture(array: CubeArray, values_byx: Floats, spans: Sequence[Range]) -> Rgba:
     valid: Mask = np.isfinite(values_byx)
-    return picture(array, *shrink(values_byx, valid, PICTURE_PX), span)
+    return picture(array, *shrink(values_byx, valid, PICTURE_PX), spans)
 
 
 def _sentence(spec: RunSpec, seed: int) -> str:
