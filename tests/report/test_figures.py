@@ -78,7 +78,7 @@ def test_pictures_are_transparent_where_invalid():
     for picture in (
         colour.grey_picture(np.ones((1, 2)), valid, colour.Range(0, 1)),
         colour.ramp_picture(np.ones((1, 2)), valid, colour.Range(0, 1)),
-        colour.rgb_picture(np.ones((3, 1, 2)), np.stack([valid, valid, np.ones((1, 2), bool)]), colour.Range(0, 1)),
+        colour.rgb_picture(np.ones((3, 1, 2)), np.stack([valid, valid, ~valid | valid]), [colour.Range(0, 1)] * 3),
     ):
         assert picture[0, 0, 3] == 255
         assert picture[0, 1].tolist() == [0, 0, 0, 0]
@@ -222,6 +222,18 @@ def test_higher_values_are_drawn_higher():
     )
     assert x0 < x1
     assert y0 > y1
+
+
+def test_first_values_that_tower_over_the_rest_are_cut_off() -> None:
+    x = np.arange(100.0)
+    steep, level = np.where(x < 3, 50.0, 1 + 0.1 * np.cos(x)), 1 + 0.1 * np.cos(x)
+    for y, is_cut in ((steep, True), (level, False)):
+        svg = curve_chart([Curve("a", x, y, "#123456")], "step", "loss", "about")
+        assert ("the first steps lie above" in svg) == is_cut
+        points = next(iter(ElementTree.fromstring(svg).iter("polyline"))).get("points").split()
+        heights = np.array([float(point.split(",")[1]) for point in points])
+        assert len(heights) == 100
+        assert np.ptp(heights[10:]) > 150  # what counts fills the chart
 
 
 def test_scores_are_drawn_with_their_spread_and_absent_ones_left_out():

@@ -9,7 +9,7 @@ from eo_batch.pixels.figures_map import Paint
 from eo_batch.stages.report import words
 from eo_batch.stages.report.coverage import bin_words
 from eo_batch.stages.report.gallery import CHIPS_SHOWN, CLOUDED_SHOWN, pick_chips, spread
-from eo_batch.stages.report.ground import MOST_SQUARES, ground_of
+from eo_batch.stages.report.ground import MOST_SITES, MOST_SQUARES, ground_of, sites_of
 from eo_batch.stages.report.results import Results
 from tests.report.conftest import Made
 
@@ -101,6 +101,27 @@ def test_too_many_chips_become_blocks() -> None:
     svg = ground.map(paint, "m", 300)
     assert sum(seen) == MOST_SQUARES + 1
     assert len(svg) < 40_000
+
+
+def test_sites_far_apart_get_maps_of_their_own() -> None:
+    near, far = _chips(9, lon=10.0), _chips(9, lon=14.0)
+    ground = ground_of(pa.concat_tables([near, far]))
+    assert sorted(len(site) for site in ground.sites) == [9, 9]
+    svg = ground.map(lambda chips: Paint("#000000"), "about", 330)
+    assert svg.count("<svg") == 2
+    assert svg.count("<path") == 18
+    assert "about; site 2 of 2" in svg
+
+
+def test_neighbouring_sites_share_a_map() -> None:
+    ground = ground_of(pa.concat_tables([_chips(9, lon=10.0), _chips(9, lon=10.08)]))
+    assert len(ground.sites) == 1
+    assert len(sites_of(ground.squares)) == 2
+
+
+def test_many_scattered_sites_share_a_map() -> None:
+    ground = ground_of(pa.concat_tables([_chips(1, lon=10.0 + 2 * i) for i in range(MOST_SITES + 1)]))
+    assert len(ground.sites) == 1
 
 
 def test_chips_across_the_antimeridian_stay_together() -> None:
