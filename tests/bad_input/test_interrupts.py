@@ -1,0 +1,138 @@
+"""A run that is stopped, politely or not, leaves nothing running and goes on where it was, to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from eo_batch.core.errors import Interrupted
+from eo_batch.entry.run import Run, open_run
+from eo_batch.io.store import parse_store
+from tests.bad_input.test_commands import EO_BATCH, environment
+from tests.io.web import Web, slow
+from tests.io.worlds import QUICK, SPEC, WEST, cube_objects, go, spec_of
+
+
+@pytest.fixture(scope="module")
+def undisturbed(planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return go(spec_of(planet / "items.json", WEST), parse_store(str(tmp_path_factory.mktemp("undisturbed"))))[0]
+
+
+def receipts(folder: Path) -> list[Path]:
+    """Receipts of chips so far."""
+    return list(folder.glob("runs/t/chips-*/receipts/**/*.json"))
+
+
+def members(group: int) -> dict[int, str]:
+    """Processes of a process group that are not mere zombies, with their state."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found[int(entry.parent.name)] = fields[0]
+    return found
+
+
+def wait_for(what: str, holds: Callable[[], bool], limit_s: float = 60.0) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < deadline_s, f"{what} did not happen in {limit_s:g} s"
+        time.sleep(0.02)
+
+
+def started(folder: Path, web: Web, workers: int) -> subprocess.Popen[str]:
+    """A run in a process group of its own, in the middle of its chips."""
+    (folder / "spec.yaml").write_text(f"catalog: {web.url}/items.json\narea: {{bbox: {list(WEST)}}}\n{SPEC}")
+    web.fault(r"\.tif", slow(0.3))
+    process = subprocess.Popen(
+        [*EO_BATCH, "run", "spec.yaml", "--until", "publish", "--workers", str(workers)],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for("a first receipt", lambda: bool(receipts(folder)) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()[1]
+    return process
+
+
+def finished(folder: Path, words: list[str], undisturbed: Run) -> None:
+    """Go on; what was done is not done again, and the cube is that of an undisturbed run."""
+    before = {path: path.read_bytes() for path in receipts(folder)}
+    assert 0 < len(before) < 8, "the run was to be stopped in the middle"
+    done = subprocess.run(
+        [*EO_BATCH, *words], cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"chips: {8 - len(before)} of 8 to do" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    run = open_run(parse_store(str(folder / "runs")), "t", QUICK)
+    assert cube_objects(run) == cube_objects(undisturbed)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_stops_at_once_and_says_how_to_go_on(web: Web, tmp_path: Path, undisturbed: Run, workers: int) -> None:
+    process = started(tmp_path, web, workers)
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+        assert process.returncode == Interrupted.exit_code
+        assert "Traceback" not in told
+        last = told.splitlines()[-1]
+        resume = re.fullmatch(r"error: stopped; what is done stays done\. Go on with: eo-batch (.*)", last)
+        assert resume is not None, told
+        wait_for("the end of all workers", lambda: not members(process.pid), 5.0)
+    finally:
+        end(process)
+    web.mend()
+    words = shlex.split(resume[1])
+    finished(tmp_path, [*words, "--until", "publish", "--workers", "0"], undisturbed)
+
+
+def test_no_worker_outlives_its_parent(web: Web, tmp_path: Path, undisturbed: Run) -> None:
+    process = started(tmp_path, web, workers=2)
+    try:
+        assert len(members(process.pid)) >= 3, "a parent and two workers"
+        process.kill()
+        process.wait(10)
+        wait_for("the end of all workers", lambda: not members(process.pid), 5.0)
+    finally:
+        end(process)
+    web.mend()
+    finished(tmp_path, ["run", "spec.yaml", "--until", "publish", "--workers", "2"], undisturbed)
+
+
+def test_a_worker_that_is_killed_costs_only_a_retry(web: Web, tmp_path: Path, undisturbed: Run) -> None:
+    process = started(tmp_path, web, workers=2)
+    try:
+        workers = [pid for pid in members(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        web.mend()
+        _, told = process.communicate(timeout=60)
+    finally:
+        end(process)
+    assert process.returncode == 0, told
+    assert "trying again: the worker process died" in told
+    run = open_run(parse_store(str(tmp_path / "runs")), "t", QUICK)
+    assert cube_objects(run) == cube_objects(undisturbed)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Whatever went wrong, leave nothing of this test's process group behind."""
+    if members(process.pid):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
