@@ -25,7 +25,7 @@ def start(home: Home, data: Path) -> Note:
     reader = _user("reader", *READER.values(), "Read", "List")
     users.write_text(json.dumps({"identities": [admin, reader]}))
     argv = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-s3", f"-s3.config={users}"]
-    argv += ["-volume.max=200", "-master.volumeSizeLimitMB=64"]
+    argv += ["-volume.max=1000", "-master.volumeSizeLimitMB=64"]
     parts = ("s3", "master", "volume", "filer")
     ports = free_ports(2 * len(parts))
     for part, port, grpc_port in zip(parts, ports[::2], ports[1::2], strict=True):
@@ -39,7 +39,9 @@ def start(home: Home, data: Path) -> Note:
         "AWS_REGION": "us-east-1",
     }
     server = ObjectServer("s3", url, env)
-    home.wait("seaweed", home.spawn("seaweed", argv), lambda: _stores(server))
+    # Every bucket gets volumes of its own, by default seven at once, and every test a bucket.
+    few = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+    home.wait("seaweed", home.spawn("seaweed", argv, few), lambda: _stores(server))
     return Note(url, env)
 
 

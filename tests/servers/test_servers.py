@@ -4,6 +4,7 @@ import json
 import urllib.request
 from typing import Any
 
+from tests.servers.objects import ObjectServer
 from tests.servers.stac_api import StacServer
 
 
@@ -47,3 +48,10 @@ def test_loading_again_replaces(stac_api: StacServer) -> None:
         stac_api.load(_collection("again"), [_item(0)])
     with urllib.request.urlopen(f"{stac_api.url}/search?collections=again", timeout=10) as answer:
         assert len(json.load(answer)["features"]) == 1
+
+
+def test_there_is_room_for_a_bucket_a_test(seaweed: ObjectServer) -> None:
+    client = seaweed.boto()
+    for _ in range(60):
+        bucket = seaweed.new_bucket().removeprefix("s3://")
+        client.put_object(Bucket=bucket, Key="key", Body=b"x")
