@@ -52,6 +52,6 @@ def test_loading_again_replaces(stac_api: StacServer) -> None:
 
 def test_there_is_room_for_a_bucket_a_test(seaweed: ObjectServer) -> None:
     client = seaweed.boto()
-    for _ in range(60):
+    for _ in range(35):
         bucket = seaweed.new_bucket().removeprefix("s3://")
         client.put_object(Bucket=bucket, Key="key", Body=b"x")
