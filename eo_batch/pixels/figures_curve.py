@@ -81,7 +81,7 @@ def curve_chart(
     view = " ".join(short(value) for value in (0, _TOP, width, tall))
     parts.append(tag("svg", *drawn, x=0, y=_TOP, width=width, height=tall, viewBox=view))
     if is_cut:
-        parts.append(label("the first steps lie above", _LEFT + 8, _TOP + 10))
+        parts.append(label("the first steps lie above", right, _TOP + 10, "end"))
     return figure(width, height, parts, about)
 
 

@@ -166,7 +166,8 @@ def test_the_ledger_is_counted_and_explained(copied: Made) -> None:
     assert ["s2", "S2_X", snow, "3"] in rows_of(html)  # once, with the number of shards
     assert ["s2", "S2_Y", "B04", "truncated", "17 of 99 bytes", "https://x/b04.tif", "1"] in rows_of(html)
     left_out = 250 + sum(row["level"] == "scene" for row in ledger.to_pylist())
-    assert f"Scenes left out {left_out}" in said
+    assert f"Scenes left out {left_out} scenes" in said
+    assert f"Empty chips {empty} chip images in" in said
     assert f"… and {left_out - 200} more in ledger.parquet" in said
 
 

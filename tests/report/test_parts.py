@@ -1,5 +1,7 @@
 """Parts of the report on their own: words for numbers, squares for chips, and which chips are shown."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -122,6 +124,14 @@ def test_neighbouring_sites_share_a_map() -> None:
 def test_many_scattered_sites_share_a_map() -> None:
     ground = ground_of(pa.concat_tables([_chips(1, lon=10.0 + 2 * i) for i in range(MOST_SITES + 1)]))
     assert len(ground.sites) == 1
+    assert ground.magnified > 1
+    svg = ground.map(lambda chips: Paint("#000000"), "about", 330)
+    x = [float(number) for number in re.findall(r"[\d.]+", re.findall(r'<path d="(.*?)"', svg)[0])][::2]
+    assert max(x) - min(x) == pytest.approx(2, abs=0.3)  # pixels: small, and there
+
+
+def test_squares_that_can_be_seen_keep_their_size() -> None:
+    assert ground_of(_chips(100)).magnified == 1
 
 
 def test_chips_across_the_antimeridian_stay_together() -> None:

@@ -64,6 +64,8 @@ class Coverage:
     """Outcomes other than `ok` that occur on the maps."""
     by_block: bool
     """Whether squares are blocks of chips."""
+    magnified: bool
+    """Whether squares are drawn larger than they are."""
     across_zones: int
     """Chips whose ground another zone's chip counts."""
 
@@ -122,6 +124,7 @@ def coverage_of(spec: RunSpec, ground: Ground, states: ChipStates) -> Coverage:
         ramp=tuple(rgb_hex(rgb) for rgb in ramp(np.linspace(0.0, 1.0, 9))),
         states=tuple(state for state in STATE_WORDS if state != "ok" and state in seen),
         by_block=ground.by_block,
+        magnified=ground.magnified > 1,
         across_zones=len(ground.chips) - len(ground.owners),
     )
 

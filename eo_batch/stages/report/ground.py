@@ -21,6 +21,7 @@ MOST_SITES = 6
 _JUDGED_PX = 330.0
 """Width of the map on which it is judged whether squares are too small to see."""
 _SMALL_PX = 4.0
+_VISIBLE_PX = 2.0
 _NARROW_PX = 130.0
 
 
@@ -87,11 +88,19 @@ class Ground:
     @cached_property
     def sites(self) -> tuple[tuple[int, ...], ...]:
         """Squares (by position) that share a map: all of them, or each of a few sites that lie far apart."""
-        found = sites_of(self.squares)
-        whole = frame_of(self.squares, _JUDGED_PX)
-        side_px = whole.x(max(self.squares[0].lon)) - whole.x(min(self.squares[0].lon))
-        apart = 1 < len(found) <= MOST_SITES and side_px < _SMALL_PX
-        return found if apart else (tuple(range(len(self.squares))),)
+        found = sites_of(self.squares) if self._side_px < _SMALL_PX else ()
+        return found if 1 < len(found) <= MOST_SITES else (tuple(range(len(self.squares))),)
+
+    @property
+    def magnified(self) -> float:
+        """How much larger than they are squares of a map are drawn, to be seen at all."""
+        return max(_VISIBLE_PX / self._side_px, 1.0) if len(self.sites) == 1 else 1.0
+
+    @cached_property
+    def _side_px(self) -> float:
+        """Side of a square if all share a map."""
+        whole, first = frame_of(self.squares, _JUDGED_PX), self.squares[0]
+        return whole.x(max(first.lon)) - whole.x(min(first.lon))
 
     def map(self, paint: Callable[[Sequence[Chip]], Paint], about: str, width_px: float) -> str:
         """A map whose squares are painted by the chips behind them; one for each site that lies far from others."""
@@ -100,10 +109,17 @@ class Ground:
         width_px = max(width_px / len(self.sites), _NARROW_PX)
         maps = []
         for number, site in enumerate(self.sites, start=1):
-            squares = [self.squares[i] for i in site]
+            squares = [_magnified(self.squares[i], self.magnified) for i in site]
             said = f"{about}; site {number} of {len(self.sites)}" if len(self.sites) > 1 else about
             maps.append(map_figure(frame_of(squares, width_px), squares, [paints[i] for i in site], said, wordy))
         return f'<div class="maps">{"".join(maps)}</div>'
+
+
+def _magnified(square: Square, factor: float) -> Square:
+    if factor == 1:
+        return square
+    lon, lat = (tuple(np.mean(c) + factor * (np.array(c) - np.mean(c))) for c in (square.lon, square.lat))
+    return Square(lon, lat, square.words)
 
 
 def sites_of(squares: Sequence[Square]) -> tuple[tuple[int, ...], ...]:

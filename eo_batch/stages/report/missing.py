@@ -40,6 +40,8 @@ class Rows:
     """A list that may be longer than what is shown."""
 
     title: str
+    tally: str
+    """How much the list is about, in words."""
     about: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -127,13 +129,13 @@ def _notes(rows: Sequence[Mapping[str, str]]) -> Rows:
     blocks = Counter((r["sensor"], r["scene"], r["cause"]) for r in rows)
     shown = [(sensor, scene, cause, str(n)) for (sensor, scene, cause), n in sorted(blocks.items())]
     about = "Nothing failed here, but somebody should have a look."
-    return _rows("Notes", about, ("sensor or stage", "about", "note", "shards"), shown)
+    return _rows("Notes", words.count(len(shown), "note"), about, ("sensor or stage", "about", "note", "shards"), shown)
 
 
 def _scenes(rows: Sequence[Mapping[str, str]]) -> Rows:
     shown = sorted((r["sensor"], r["scene"], r["cause"]) for r in rows)
     about = "The catalogue lists them, the run does not use them."
-    return _rows("Scenes left out", about, ("sensor", "scene", "why"), shown)
+    return _rows("Scenes left out", words.count(len(shown), "scene"), about, ("sensor", "scene", "why"), shown)
 
 
 def _files(rows: Sequence[Mapping[str, str]]) -> Rows:
@@ -146,7 +148,7 @@ def _files(rows: Sequence[Mapping[str, str]]) -> Rows:
     shown = sorted(groups.items(), key=lambda item: (order.get(item[0][3], -1), item[0]))
     about = "Files that were not read as planned, and in how many shards."
     header = ("sensor", "scene", "band", "outcome", "why", "file", "shards")
-    return _rows("Files", about, header, [(*key, str(n)) for key, n in shown])
+    return _rows("Files", words.count(len(shown), "file"), about, header, [(*key, str(n)) for key, n in shown])
 
 
 def _chips(rows: Sequence[Mapping[str, str]], step: str) -> Rows:
@@ -159,13 +161,14 @@ def _chips(rows: Sequence[Mapping[str, str]], step: str) -> Rows:
         for (sensor, key, state, cause), ids in sorted(groups.items())
     ]
     about = "Chips without any pixel, grouped by cause."
-    return _rows("Empty chips", about, ("sensor", "time bin", "outcome", "why", "chips", "which"), shown)
+    tally = f"{words.count(sum(map(len, groups.values())), 'chip image')} in {words.count(len(groups), 'group')}"
+    return _rows("Empty chips", tally, about, ("sensor", "time bin", "outcome", "why", "chips", "which"), shown)
 
 
 def _examples(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_EXAMPLES]) + (" …" if len(ids) > _EXAMPLES else "")
 
 
-def _rows(title: str, about: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Rows:
+def _rows(title: str, tally: str, about: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Rows:
     every = list(rows)
-    return Rows(title, about, header, tuple(every[:MOST_ROWS]), len(every))
+    return Rows(title, tally, about, header, tuple(every[:MOST_ROWS]), len(every))
