@@ -166,7 +166,7 @@ def _axes_and_count(store: Store, chips_prefix: str) -> tuple[Axes, int]:
         try:
             entry = json.loads(store.get(key))
             axes = axes.extended(entry["blocks"], entry["bins"])
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{store.href(key)} is not an axes entry: {error}") from error
     return axes, len(keys)
 

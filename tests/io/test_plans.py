@@ -1,0 +1,124 @@
+"""Plans in the store: written once, whoever writes them; the cube's axes only grow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from eo_batch.core import layout
+from eo_batch.core.errors import DataError
+from eo_batch.core.identity import Identity
+from eo_batch.io.plans import extend_axes, has_scenes, load_axes, load_plan, load_scenes, save_plan, save_scenes
+from eo_batch.io.store import parse_store
+from eo_batch.stages import plan
+from eo_batch.stages.plan import find_scenes
+from tests.io.worlds import QUICK, WEST, go, spec_of
+
+T = TypeVar("T")
+
+
+def at_once(calls: list[Callable[[], T]]) -> list[T]:
+    """Results of calls that begin together."""
+    gate = threading.Barrier(len(calls))
+
+    def begun(call: Callable[[], T]) -> T:
+        gate.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(begun, calls))
+
+
+def test_a_plan_reads_back_as_it_was_and_is_the_same_bytes(planet: Path, tmp_path: Path) -> None:
+    spec = spec_of(planet / "items.json")
+    store = parse_store(str(tmp_path))
+    made = plan.preview(spec, QUICK)
+    assert not has_scenes(store, "p")
+    assert save_scenes(store, "p", made.scenes) == list(made.scenes)
+    assert has_scenes(store, "p")
+    sizes = save_plan(store, "p", made)
+    assert load_plan(store, "p") == made
+    assert {name: store.size(f"p/{name}") for name in sizes} == sizes
+    before = {key: store.get(key) for key in store.list()}
+    save_scenes(store, "p", made.scenes)
+    save_plan(store, "p", made)
+    assert {key: store.get(key) for key in store.list()} == before
+
+
+@pytest.mark.parametrize("place", ["file", "s3", "memory"])
+def test_of_planners_that_race_one_wins(
+    planet: Path, tmp_path: Path, place: str, request: pytest.FixtureRequest
+) -> None:
+    urls = {"file": str(tmp_path / "store"), "memory": "memory://race"}
+    url = request.getfixturevalue("s3_url") if place == "s3" else urls[place]
+    # The catalogue changes while they search: each planner finds other scenes.
+    found = find_scenes(spec_of(planet / "items.json"), QUICK)
+    views = at_once([lambda n=n: save_scenes(parse_store(url), "p", found[n:]) for n in range(4)])  # type: ignore[misc]
+    assert all(view == views[0] for view in views), "all go on with the winner's scenes"
+    assert views[0] in [found[n:] for n in range(4)]
+    assert load_scenes(parse_store(url), "p") == views[0]
+
+
+def test_whole_planners_that_race_leave_one_plan(planet: Path, tmp_path: Path) -> None:
+    spec, store = spec_of(planet / "items.json"), parse_store(str(tmp_path))
+    receipts = at_once([lambda: plan.run(spec, parse_store(str(tmp_path)), QUICK)] * 4)
+    assert len({receipt.to_bytes() for receipt in receipts}) == 1
+    identity = Identity(spec)
+    found = load_plan(store, identity.prefix("plan"))
+    axes = load_axes(store, identity.prefix("chips"))
+    assert axes.blocks == tuple(block.key for block in found.blocks)
+    assert axes.bins == ("2023-06", "static")
+
+
+def test_axes_that_many_extend_at_once_agree(tmp_path: Path) -> None:
+    for round_number in range(5):
+        prefix = f"chips-{round_number}"
+        calls = [
+            lambda number=number, prefix=prefix: extend_axes(  # type: ignore[misc]
+                parse_store(str(tmp_path)), prefix, [f"b{number}", f"b{number + 1}", "all"], [f"t{number % 2}"]
+            )
+            for number in range(6)
+        ]
+        seen = at_once(calls)
+        final = load_axes(parse_store(str(tmp_path)), prefix)
+        assert sorted(final.blocks) == sorted({"all", *(f"b{number}" for number in range(7))})
+        assert sorted(final.bins) == ["t0", "t1"]
+        for axes in seen:
+            assert final.blocks[: len(axes.blocks)] == axes.blocks, "nobody was told a place that moved"
+            assert final.bins[: len(axes.bins)] == axes.bins
+
+
+def test_extending_by_what_is_there_writes_nothing(tmp_path: Path) -> None:
+    store = parse_store(str(tmp_path))
+    first = extend_axes(store, "chips", ["a", "b"], ["t"])
+    keys = list(store.list())
+    assert extend_axes(store, "chips", ["b"], ["t"]) == first
+    assert list(store.list()) == keys
+    assert extend_axes(store, "chips", ["0"], []).blocks == ("a", "b", "0"), "order of arrival, not of names"
+
+
+@pytest.mark.parametrize("name", ["scenes", "cells", "shards"])
+def test_a_damaged_plan_is_named(planet: Path, tmp_path: Path, name: str) -> None:
+    run, _ = go(spec_of(planet / "items.json", WEST), parse_store(str(tmp_path)), until="plan")
+    prefix = run.identity.prefix("plan")
+    key = f"{prefix}/{name}.parquet"
+    whole = run.store.get(key)
+    run.store.put(key, whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=f"{name}\\.parquet is not a whole Parquet file"):
+        load_plan(run.store, prefix)
+    run.store.delete(key)
+    with pytest.raises(DataError, match=f"{name}\\.parquet is missing; run the stage"):
+        load_plan(run.store, prefix)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"blocks": []}'])
+def test_a_damaged_axes_entry_is_named(tmp_path: Path, damage: bytes) -> None:
+    store = parse_store(str(tmp_path))
+    store.put(layout.axis_entry("chips", 0), damage)
+    with pytest.raises(DataError, match=r"000000\.json is not an axes entry"):
+        load_axes(store, "chips")
