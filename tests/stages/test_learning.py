@@ -129,6 +129,17 @@ def test_a_trainer_that_dies_goes_on_to_the_same_bytes(published, trained, tmp_p
     assert len(objects(run, "pretrain", "checkpoints")) == 2
 
 
+def test_checkpoints_of_other_pixels_are_not_resumed_from(trained, tmp_path):
+    run = copy_of(trained, tmp_path)
+    key = f"{run.identity.prefix('publish')}/stats.json"
+    stats = json.loads(run.store.get(key))
+    stats["s1_10m"]["VV"]["mean"] += 0.5
+    run.store.put(key, json.dumps(stats).encode())
+    steps: list[int] = []
+    pretrain.run(run.spec, 3, run.plan, run.axes, run.store, steps.append)
+    assert steps == list(range(1, 13))
+
+
 def test_samples_read_from_the_cube_at_every_step_train_the_same_model(published, trained, tmp_path):
     run = copy_of(published, tmp_path, pretrain=published.spec.pretrain.model_copy(update={"memory_gb": 0.0}))
     pretrain.run(run.spec, 3, run.plan, run.axes, run.store)
