@@ -18,9 +18,9 @@ Mask = NDArray[np.bool_]
 
 _NEST_TOLERANCE_PX = 1e-3
 """Grids whose corners agree to this share of a pixel nest; published transforms carry rounding of this order."""
-_CONTROL_STEP_PX = 32
+_CONTROL_STEP_PX = 8
 """Distance of the points whose coordinates are transformed exactly; between them, coordinates are interpolated.
-Between UTM zones and geographic coordinates the curvature over 32 pixels of 10 m is below 1e-4 pixel."""
+Up to latitude 84 the curvature over 8 pixels stays below 2e-4 pixel for pixels of 10 m, 2e-3 for those of 120 m."""
 _MIN_WEIGHT = 0.5
 """A resampled pixel is valid if at least this share of its kernel's weight lies on valid pixels."""
 
@@ -197,8 +197,8 @@ def _source_position(source: SourceImage, grid: PixelGrid) -> tuple[Floats, Floa
     )
     exact = project(grid.epsg, source.epsg, control_x, control_y)
     if source.epsg == 4326:  # unwrap across the antimeridian, towards the window
-        lon = exact[0]
-        exact = (source.transform[2] + (lon - source.transform[2] + 180) % 360 - 180, exact[1])
+        middle = source.transform[2] + source.transform[0] * source.pixels_yx.shape[1] / 2
+        exact = (middle + (exact[0] - middle + 180) % 360 - 180, exact[1])
     col_cc, row_cc = _to_pixels(source.transform, *exact)
     return _interpolate(col_cc, at_row, at_col, grid), _interpolate(row_cc, at_row, at_col, grid)
 

@@ -23,6 +23,8 @@ def median(pixels_tyx: Pixels, valid_tyx: Mask, fill: float) -> Pixels:
     """
     dtype = pixels_tyx.dtype
     count_yx = valid_tyx.sum(0)
+    if not len(pixels_tyx):
+        return np.full(count_yx.shape, fill, dtype)
     last = np.inf if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).max
     ordered = np.sort(np.where(valid_tyx, pixels_tyx, np.asarray(last, dtype)), axis=0)
     low = np.take_along_axis(ordered, np.maximum(count_yx - 1, 0)[None] // 2, 0)[0]
@@ -49,6 +51,8 @@ def mosaic(pixels_tyx: Pixels, valid_tyx: Mask) -> tuple[Pixels, Mask]:
 
     Joins the tiles of one overpass, so that ground where they overlap counts once.
     """
+    if not len(pixels_tyx):
+        return np.zeros(pixels_tyx.shape[1:], pixels_tyx.dtype), np.zeros(pixels_tyx.shape[1:], bool)
     first = valid_tyx.argmax(0)[None]
     pixels = np.take_along_axis(pixels_tyx, first, 0)[0]
     valid: Mask = np.logical_or.reduce(valid_tyx, axis=0)
