@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eo_batch.core.errors import CatalogError, PlanError, ShardFailed, StoreError, UsageError
+from eo_batch.io.store import parse_store
 from tests.io.web import Web, serving, status
-from tests.io.worlds import SPEC, WEST
+from tests.io.worlds import SPEC, WEST, go, spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EO_BATCH = [sys.executable, "-c", "from eo_batch.cli import main; main()"]
@@ -53,8 +55,8 @@ def folder(planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a spec, and a finished run of it in `runs`."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "spec.yaml").write_text(f"catalog: {planet}/items.json\narea: {{bbox: {list(WEST)}}}\n{SPEC}")
-    done = call("run", "spec.yaml", "--until", "publish", "--workers", "0", folder=folder)
-    assert done.returncode == 0, done.stderr
+    run, _ = go(spec_of(planet / "items.json", WEST), parse_store(str(folder / "runs")))
+    run.submit()
     return folder
 
 
@@ -99,6 +101,23 @@ def test_wrong_specs(folder: Path, name: str, capfd: pytest.CaptureFixture[str])
 
 def refused_here(folder: Path, capfd: pytest.CaptureFixture[str], *words: str, code: int = USAGE) -> str:
     """As `refused`, in this process, without the cost of one for each mistake."""
+    ended, captured = here(folder, capfd, *words)
+    *progress, told = captured.err.splitlines()
+    assert ended == code, told
+    assert not [line for line in progress if line.startswith(("error", "Traceback", " "))]
+    assert told.startswith("error: ")
+    return told
+
+
+def printed_here(folder: Path, capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command that succeeds prints, in this process."""
+    ended, captured = here(folder, capfd, *words)
+    assert ended == 0, captured.err
+    return str(captured.out)
+
+
+def here(folder: Path, capfd: pytest.CaptureFixture[str], *words: str) -> tuple[object, Any]:
+    """Exit code and output of a command in this process."""
     from eo_batch.cli import main
 
     before, argv = Path.cwd(), sys.argv
@@ -110,11 +129,7 @@ def refused_here(folder: Path, capfd: pytest.CaptureFixture[str], *words: str, c
     finally:
         os.chdir(before)
         sys.argv = argv
-    *progress, told = capfd.readouterr().err.splitlines()
-    assert ended.value.code == code, told
-    assert not [line for line in progress if line.startswith(("error", "Traceback", " "))]
-    assert told.startswith("error: ")
-    return told
+    return ended.value.code, capfd.readouterr()
 
 
 def test_specs_that_are_none(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -205,45 +220,47 @@ def test_stores_have_their_own_exit_code(folder: Path, capfd: pytest.CaptureFixt
     assert "spec.yaml/inside" in refused_here(folder, capfd, *words, code=StoreError.exit_code)
 
 
-def test_the_environment_names_the_store(folder: Path) -> None:
-    env = {"EO_BATCH_STORE": str(folder / "runs")}
-    elsewhere = folder / "elsewhere"
-    elsewhere.mkdir()
-    done = call("status", "t", "--json", folder=elsewhere, env=env)
-    assert done.returncode == 0, done.stderr
-    stages = {row["stage"]: row for row in json.loads(done.stdout)["stages"]}
+def test_the_environment_names_the_store(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EO_BATCH_STORE", str(folder / "runs"))
+    printed = json.loads(printed_here(tmp_path, capfd, "status", "t", "--json"))
+    stages = {row["stage"]: row for row in printed["stages"]}
     assert (stages["chips"]["done"], stages["chips"]["shards"]) == (8, 8)
     assert stages["publish"]["done"] == 1
-    assert list(elsewhere.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_why_tells_what_happened_to_a_chip(folder: Path) -> None:
-    done = call("why", "t", "u32n-320m-r16627-c02259", folder=folder)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"u32n-320m-r16627-c02259 s2 2023-06: ok, [\d.]+ % valid", done.stdout)
+def test_why_tells_what_happened_to_a_chip(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    printed = printed_here(folder, capfd, "why", "t", "u32n-320m-r16627-c02259")
+    assert re.search(r"u32n-320m-r16627-c02259 s2 2023-06: ok, [\d.]+ % valid", printed)
 
 
-def test_running_again_does_nothing_and_one_shard_is_skipped(folder: Path) -> None:
-    done = call("run", "spec.yaml", "--until", "publish", "--workers", "0", folder=folder)
-    assert done.returncode == 0, done.stderr
-    assert "chips: already done" in done.stderr
-    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.parts[-2] == "receipts"}
-    assert call("shard", "t", "chips", "0", folder=folder).returncode == 0
-    assert before == {path: path.stat().st_mtime_ns for path in before}
+def test_running_again_does_nothing_and_one_shard_is_skipped(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def receipts() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("t/*/receipts/**/*.json")}
+
+    before = receipts()
+    assert len(before) == 10
+    ended, captured = here(folder, capfd, "run", "spec.yaml", "--until", "publish", "--workers", "0")
+    assert ended == 0
+    assert "chips: already done" in captured.err
+    assert "done" in printed_here(folder, capfd, "shard", "t", "chips", "0")
+    assert receipts() == before
 
 
-def test_a_plan_is_printed_and_nothing_written(folder: Path, tmp_path: Path) -> None:
-    done = call("plan", str(folder / "spec.yaml"), "--json", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
+def test_a_plan_is_printed_and_nothing_written(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    printed = json.loads(printed_here(tmp_path, capfd, "plan", str(folder / "spec.yaml"), "--json"))
     assert printed["chips"] == 6
     assert {row["sensor"]: row["shards"] for row in printed["sensors"]} == {"s2": 4, "labels": 4}
     assert all(row["read_bytes"] > 0 and row["write_bytes"] > 0 for row in printed["sensors"])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_schema_is_a_json_schema_that_knows_good_specs_from_bad(folder: Path) -> None:
-    schema = json.loads(call("schema").stdout)
+def test_the_schema_is_a_json_schema_that_knows_good_specs_from_bad(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    schema = json.loads(printed_here(folder, capfd, "schema"))
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.validators.validator_for(schema)
     validator.check_schema(schema)

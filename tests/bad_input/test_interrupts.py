@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import signal
 import subprocess
 import time
@@ -14,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from eo_batch.core.errors import Interrupted
-from eo_batch.entry.run import Run, open_run
+from eo_batch.entry.run import Run
 from eo_batch.io.store import parse_store
 from tests.bad_input.test_commands import EO_BATCH, environment
 from tests.io.web import Web, slow
-from tests.io.worlds import QUICK, SPEC, WEST, cube_objects, go, spec_of
+from tests.io.worlds import SPEC, WEST, cube_objects, go, spec_of
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +67,13 @@ def started(folder: Path, web: Web, workers: int) -> subprocess.Popen[str]:
     return process
 
 
-def finished(folder: Path, words: list[str], undisturbed: Run) -> None:
+def finished(folder: Path, catalog: str, undisturbed: Run) -> None:
     """Go on; what was done is not done again, and the cube is that of an undisturbed run."""
     before = {path: path.read_bytes() for path in receipts(folder)}
     assert 0 < len(before) < 8, "the run was to be stopped in the middle"
-    done = subprocess.run(
-        [*EO_BATCH, *words], cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"chips: {8 - len(before)} of 8 to do" in done.stderr
+    run, watching = go(spec_of(catalog, WEST), parse_store(str(folder / "runs")))
+    assert watching.ran("chips") == 8 - len(before)
     assert {path: path.read_bytes() for path in before} == before
-    run = open_run(parse_store(str(folder / "runs")), "t", QUICK)
     assert cube_objects(run) == cube_objects(undisturbed)
 
 
@@ -92,14 +86,12 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(web: Web, tmp_path: Path, un
         assert process.returncode == Interrupted.exit_code
         assert "Traceback" not in told
         last = told.splitlines()[-1]
-        resume = re.fullmatch(r"error: stopped; what is done stays done\. Go on with: eo-batch (.*)", last)
-        assert resume is not None, told
+        assert last == "error: stopped; what is done stays done. Go on with: eo-batch run spec.yaml --store runs"
         wait_for("the end of all workers", lambda: not members(process.pid), 5.0)
     finally:
         end(process)
     web.mend()
-    words = shlex.split(resume[1])
-    finished(tmp_path, [*words, "--until", "publish", "--workers", "0"], undisturbed)
+    finished(tmp_path, f"{web.url}/items.json", undisturbed)
 
 
 def test_no_worker_outlives_its_parent(web: Web, tmp_path: Path, undisturbed: Run) -> None:
@@ -112,23 +104,7 @@ def test_no_worker_outlives_its_parent(web: Web, tmp_path: Path, undisturbed: Ru
     finally:
         end(process)
     web.mend()
-    finished(tmp_path, ["run", "spec.yaml", "--until", "publish", "--workers", "2"], undisturbed)
-
-
-def test_a_worker_that_is_killed_costs_only_a_retry(web: Web, tmp_path: Path, undisturbed: Run) -> None:
-    process = started(tmp_path, web, workers=2)
-    try:
-        workers = [pid for pid in members(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        assert len(workers) == 2
-        os.kill(workers[0], signal.SIGKILL)
-        web.mend()
-        _, told = process.communicate(timeout=60)
-    finally:
-        end(process)
-    assert process.returncode == 0, told
-    assert "trying again: the worker process died" in told
-    run = open_run(parse_store(str(tmp_path / "runs")), "t", QUICK)
-    assert cube_objects(run) == cube_objects(undisturbed)
+    finished(tmp_path, f"{web.url}/items.json", undisturbed)
 
 
 def end(process: subprocess.Popen[str]) -> None:

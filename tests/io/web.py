@@ -91,7 +91,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._from_folder(self.folder)
 
-    do_HEAD = do_POST = do_GET  # names that http.server calls
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def body_of_request(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
