@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
@@ -89,7 +88,7 @@ def search(query: Query, settings: Settings, on_progress: Progress | None = None
 
 def _source(href: str, query: Query, settings: Settings, seen: set[str]) -> Iterator[tuple[Item, str]]:
     """Items of any kind of catalogue, unfiltered where it can't filter; adds collections that it names to `seen`."""
-    if urlsplit(href).path.endswith((".parquet", ".geoparquet")):
+    if shown(href).endswith((".parquet", ".geoparquet")):
         return _geoparquet(href, settings)
     document = _document(href, settings)
     kind = document.get("type")
@@ -250,6 +249,8 @@ def _fetch(href: str, settings: Settings) -> bytes:
             case _:
                 what = f"does not answer ({_one_line(error)}); try again later"
         raise CatalogError(f"catalogue {shown(href)} {what}") from error
+    except ValueError as error:
+        raise CatalogError(f"catalogue {shown(href)} is no address ({_one_line(error)}); correct it") from error
 
 
 def _is_api(document: Mapping[str, Any]) -> bool:

@@ -45,6 +45,8 @@ class AssetReader:
             client, key = open_asset(asset.href, self._settings)
         except StoreError as error:
             raise ReadError(asset.href, classify(error), str(error)) from error
+        except ValueError as error:
+            raise ReadError(asset.href, "missing", f"the catalogue's address is none: {error}") from error
         fetcher = Fetcher(client, asset.href, self._budget)
         try:
             with warnings.catch_warnings():

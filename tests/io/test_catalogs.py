@@ -216,6 +216,12 @@ def test_a_path_that_is_no_file(planet: Path, name: str) -> None:
         find_scenes(spec_of(planet / name), QUICK)
 
 
+@pytest.mark.parametrize("address", ["http://", "http://127.0.0.1:99999/a", "https://[::1/a", "https://exa mple/a"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(CatalogError, match="is no address"):
+        find_scenes(spec_of(f'"{address}"'), QUICK)
+
+
 @pytest.mark.parametrize("length", [0, 100, 5000])
 def test_a_geoparquet_file_that_was_cut_short(planet: Path, tmp_path: Path, length: int) -> None:
     (tmp_path / "items.parquet").write_bytes((planet / "items.parquet").read_bytes()[:length])

@@ -163,6 +163,11 @@ def test_files_that_are_not_there(asset: Asset, tmp_path: Path, name: str) -> No
     assert kind_of(replace(asset, href=str(tmp_path / name))) == "missing"
 
 
+@pytest.mark.parametrize("href", ["http://", "https://[::1/a.tif", "http://127.0.0.1:99999/a.tif"])
+def test_addresses_that_are_none(asset: Asset, href: str) -> None:
+    assert kind_of(replace(asset, href=href)) == "missing"
+
+
 def test_a_striped_file_is_read_whole(asset: Asset, truth: np.ndarray, planet: Path, web: Web) -> None:
     with rasterio.open(asset.href) as source:
         profile = source.profile
