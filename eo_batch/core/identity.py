@@ -35,15 +35,15 @@ class Identity:
     def _digests(self) -> dict[str, str]:
         spec = self.spec.model_dump(mode="json")
         sensors = {
-            name: {key: value for key, value in sensor.items() if key not in ("catalog", "collections")}
+            name: {key: value for key, value in sensor.items() if key not in ("catalog", "collections", "legend")}
             for name, sensor in spec["sensors"].items()
         }
         # Names of arrays and their order are part of the cube, so the mapping is kept in the spec's order.
         ordered: JsonValue = [[name, sensor] for name, sensor in sensors.items()]
-        # What a sensor's files are searched in is the plan's business.
-        plan_inputs: dict[str, JsonValue] = {
-            key: spec[key] for key in ("catalog", "as_of", "area", "time", "grid", "sensors")
-        }
+        # What a sensor's files are searched in is the plan's business; what classes are called, the report's.
+        plan_inputs: dict[str, JsonValue] = {key: spec[key] for key in ("catalog", "as_of", "area", "time", "grid")}
+        plan_inputs["sensors"] = {name: _without(sensor, ("legend",)) for name, sensor in spec["sensors"].items()}
+        legends: JsonValue = {name: sensor["legend"] for name, sensor in spec["sensors"].items()}
         inputs: dict[str, tuple[JsonValue, tuple[str, ...]]] = {
             "plan": (plan_inputs, ()),
             "chips": (
@@ -59,7 +59,7 @@ class Identity:
             "pretrain": ({"pretrain": _without(spec["pretrain"], ("seeds",))}, ("publish",)),
             "embed": ({"embed": spec["embed"]}, ("pretrain",)),
             "probe": ({"probe": spec["probe"], "seeds": spec["pretrain"]["seeds"]}, ("embed",)),
-            "report": ({"name": spec["name"]}, ("probe",)),
+            "report": ({"name": spec["name"], "legends": legends}, ("probe",)),
         }
         digests: dict[str, str] = {}
         for stage in STAGES:

@@ -110,6 +110,8 @@ class SensorSpec(Section):
     assets: dict[str, str] = Field(default_factory=dict)
     """Asset key of a band where it is not a usual one, as {band: key}. Names the bands of `classes` and
     `continuous`."""
+    legend: dict[int, str] = Field(default_factory=dict)
+    """Names of class codes, for people; changes no pixel."""
     composite: Literal["median", "mean"] = "median"
     """How observations of one time bin become one image."""
     max_cloud_pct: Annotated[float, Field(ge=0, le=100)] = 100.0
@@ -149,6 +151,10 @@ class SensorSpec(Section):
         if len(set(self.bands)) != len(self.bands):
             raise ValueError(f"bands={list(self.bands)} names a band twice; name each once")
         return self
+
+    def class_name(self, code: int) -> str:
+        """What a person calls a class."""
+        return self.legend.get(code, f"class {code}")
 
     def band_rows(self) -> tuple[Band, ...]:
         """The chosen bands; keys given under `assets` come first in each."""

@@ -75,8 +75,8 @@ class LabelShares:
     """How a label raster's classes are spread over the split."""
 
     array: str
-    classes: tuple[tuple[int, tuple[str, ...]], ...]
-    """Code, and its mean share of the labelled ground in each part, in the order of `Splits.counts`."""
+    classes: tuple[tuple[str, tuple[str, ...]], ...]
+    """Name of a class, and its mean share of the labelled ground in each part, in the order of `Splits.counts`."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _title(place: tuple[str, str], step: str) -> str:
     return sensor if bin_key == STATIC_KEY else f"{sensor} · {bin_words(bin_key, step)}"
 
 
-def splits_of(ground: Ground, chips: pa.Table) -> Splits:
+def splits_of(ground: Ground, chips: pa.Table, spec: RunSpec) -> Splits:
     """The map of training, held-out and buffer chips, and how their labels differ."""
 
     def paint(chips: Sequence[Chip]) -> Paint:
@@ -167,10 +167,10 @@ def splits_of(ground: Ground, chips: pa.Table) -> Splits:
 
     counts = {side: sum(chip.split == side for chip in ground.chips) for side in SPLIT_WORDS}
     about = "Map of the split: " + ", ".join(f"{n} {side}" for side, n in counts.items())
-    return Splits(ground.map(paint, about, 460), counts, _label_shares(chips))
+    return Splits(ground.map(paint, about, 460), counts, _label_shares(chips, spec))
 
 
-def _label_shares(chips: pa.Table) -> tuple[LabelShares, ...]:
+def _label_shares(chips: pa.Table, spec: RunSpec) -> tuple[LabelShares, ...]:
     columns = [name for name in chips.column_names if name.startswith("share:")]
     frame = chips.filter(chips["owner"]).select(["split", *columns]).to_pydict()
     sides = np.array(frame["split"], dtype=object)
@@ -182,4 +182,8 @@ def _label_shares(chips: pa.Table) -> tuple[LabelShares, ...]:
         means = [shares[(sides == side) & labelled] for side in SPLIT_WORDS]
         said = tuple(words.percent(float(part.mean()) if part.size else None) for part in means)
         rows.setdefault(array, []).append((int(code), said))
-    return tuple(LabelShares(array, tuple(sorted(found))) for array, found in rows.items())
+    sensors = {array.name: array.spec for array in spec.arrays()}
+    return tuple(
+        LabelShares(array, tuple((sensors[array].class_name(code), said) for code, said in sorted(found)))
+        for array, found in rows.items()
+    )

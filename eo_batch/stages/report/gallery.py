@@ -59,8 +59,8 @@ class Column:
     high: str = ""
     colours: tuple[str, ...] = ()
     """Colours of the scale from low to high; empty where there is none."""
-    classes: tuple[tuple[int, str], ...] = ()
-    """Code and colour of classes."""
+    classes: tuple[tuple[str, str], ...] = ()
+    """Name and colour of classes."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +210,10 @@ def _classes(
         if most is None or shares[most] == 0:
             cells.append(Cell(None, "no labels here"))
         else:
-            said = f"mostly class {most} ({words.percent(shares[most])})"
+            said = f"mostly {array.spec.class_name(most)} ({words.percent(shares[most])})"
             cells.append(Cell(png_uri(class_picture(small, colours)), said))
-    column = Column(array.sensor, "class codes", classes=tuple(colours.items()))
+    legend = tuple((array.spec.class_name(code), colour) for code, colour in colours.items())
+    column = Column(array.sensor, "classes", classes=legend)
     return column, tuple(cells)
 
 

@@ -25,7 +25,7 @@ def render(results: Results) -> str:
         "headline": headline_of(results, ground),
         "scores": scores_of(results),
         "coverage": coverage_of(results.spec, ground, chip_states(results.ledger)),
-        "splits": splits_of(ground, results.chips),
+        "splits": splits_of(ground, results.chips, results.spec),
         "gallery": gallery_of(results, ground),
         "training": training_of(results),
         "reconstruction": reconstruction_of(results),

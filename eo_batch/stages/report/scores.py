@@ -72,7 +72,8 @@ def scores_of(results: Results) -> Scores | None:
     records = table.to_pylist()
     names = [name for name in TITLES if any(row["encoder"] == name for row in records)]
     codes = sorted({row["class"] for row in records})
-    by_class = [(f"class {code}", [_over_seeds(records, name, code) for name in names]) for code in codes]
+    target = results.spec.sensors[results.spec.probe.target]
+    by_class = [(target.class_name(code), [_over_seeds(records, name, code) for name in names]) for code in codes]
     if not any(math.isfinite(score.mean) for _, scores in by_class for score in scores):
         return Scores("No class varies among the held-out chips, so no score could be measured.", "")
     rows = [ScoreRow(name, tuple(_cell(score) for score in scores), False) for name, scores in by_class]
