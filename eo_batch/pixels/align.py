@@ -16,6 +16,7 @@ from eo_batch.core.utm import Floats, project
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 
+_WGS84 = 4326
 _NEST_TOLERANCE_PX = 1e-3
 """Grids whose corners agree to this share of a pixel nest; published transforms carry rounding of this order."""
 _CONTROL_STEP_PX = 8
@@ -195,12 +196,15 @@ def _source_position(source: SourceImage, grid: PixelGrid) -> tuple[Floats, Floa
     control_x, control_y = np.meshgrid(
         grid.left + (at_col + 0.5) * grid.pixel, grid.top - (at_row + 0.5) * grid.pixel
     )
-    exact = project(grid.epsg, source.epsg, control_x, control_y)
-    if source.epsg == 4326:  # unwrap across the antimeridian, towards the window
-        middle = source.transform[2] + source.transform[0] * source.pixels_yx.shape[1] / 2
-        exact = (middle + (exact[0] - middle + 180) % 360 - 180, exact[1])
-    col_cc, row_cc = _to_pixels(source.transform, *exact)
-    return _interpolate(col_cc, at_row, at_col, grid), _interpolate(row_cc, at_row, at_col, grid)
+    exact_x, exact_y = project(grid.epsg, source.epsg, control_x, control_y)
+    if source.epsg == _WGS84:  # no jump within the grid, or what is interpolated between would be anywhere
+        exact_x = exact_x[0, 0] + (exact_x - exact_x[0, 0] + 180) % 360 - 180
+    col_cc, row_cc = _to_pixels(source.transform, exact_x, exact_y)
+    col_yx, row_yx = (_interpolate(values, at_row, at_col, grid) for values in (col_cc, row_cc))
+    if source.epsg == _WGS84:  # whole turns towards the window's middle
+        turn, middle = 360.0 / abs(source.transform[0]), source.pixels_yx.shape[1] / 2
+        col_yx = middle + (col_yx - middle + turn / 2) % turn - turn / 2
+    return col_yx, row_yx
 
 
 def _controls(length: int) -> Floats:
