@@ -88,9 +88,7 @@ def resolve_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
     chosen = []
     for group in groups:
         unique = {scene.scene_id: scene for scene in sorted(group, key=lambda s: s.scene_id)}
-        ranked = sorted(
-            unique.values(), key=lambda s: (s.refusal is None, s.baseline or "", s.scene_id), reverse=True
-        )
+        ranked = sorted(unique.values(), key=lambda s: (s.refusal is None, s.baseline or "", s.scene_id), reverse=True)
         best = ranked[0]
         if len(ranked) > 1 and ranked[1].refusal is None and best.baseline is not None:
             best = replace(best, spare=ranked[1].assets, spare_id=ranked[1].scene_id)

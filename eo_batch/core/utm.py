@@ -42,9 +42,7 @@ class Zone:
     @property
     def strip(self) -> Polygon:
         """The zone's strip in longitude and latitude, degrees."""
-        return box(self.west, 0.0, self.west + 6.0, 84.0) if self.north else box(
-            self.west, -80.0, self.west + 6.0, 0.0
-        )
+        return box(self.west, 0.0, self.west + 6.0, 84.0) if self.north else box(self.west, -80.0, self.west + 6.0, 0.0)
 
 
 def zone_of_epsg(epsg: int) -> Zone:

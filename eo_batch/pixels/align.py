@@ -193,9 +193,7 @@ def _source_position(source: SourceImage, grid: PixelGrid) -> tuple[Floats, Floa
         x_yx, y_yx = np.meshgrid(x, y)
         return _to_pixels(source.transform, x_yx, y_yx)
     at_col, at_row = _controls(grid.cols), _controls(grid.rows)
-    control_x, control_y = np.meshgrid(
-        grid.left + (at_col + 0.5) * grid.pixel, grid.top - (at_row + 0.5) * grid.pixel
-    )
+    control_x, control_y = np.meshgrid(grid.left + (at_col + 0.5) * grid.pixel, grid.top - (at_row + 0.5) * grid.pixel)
     exact_x, exact_y = project(grid.epsg, source.epsg, control_x, control_y)
     if source.epsg == _WGS84:  # no jump within the grid, or what is interpolated between would be anywhere
         exact_x = exact_x[0, 0] + (exact_x - exact_x[0, 0] + 180) % 360 - 180

@@ -122,6 +122,13 @@ class TestReach:
         slack = reached(plan, "a") - expected  # a box around a turned square holds a little more than the square
         assert len(slack) <= len(plan.blocks) // 3
 
+    def test_what_crosses_the_antimeridian_does_not_span_the_globe(self) -> None:
+        here = tile("a", 4326, (1 / 3600, 0.0, 179.5, 0.0, -1 / 3600, 67.0), 3600)
+        europe = tile("b", 4326, (1 / 3600, 0.0, 10.0, 0.0, -1 / 3600, 67.0), 3600)
+        plan = plan_of(at([179.7, 66.3, -179.7, 66.5]), [here, europe])
+        assert reached(plan, "a") == set(plan.blocks)
+        assert reached(plan, "b") == set()
+
     def test_a_global_raster_reaches_everything(self) -> None:
         world = tile("a", 4326, (1 / 20, 0.0, -180.0, 0.0, -1 / 20, 90.0), bbox=(-180.0, -90.0, 180.0, 90.0))
         world = replace(world, assets=tuple(replace(a, shape=(3600, 7200)) for a in world.assets))
