@@ -29,6 +29,10 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as g
 StoreOpt = Annotated[
     str, typer.Option("--store", "-s", envvar="EO_BATCH_STORE", help="Folder or URL: s3://, gs://, az://, file://.")
 ]
+RunOpt = Annotated[
+    str | None,
+    typer.Option("--run", "-r", envvar="EO_BATCH_RUN", help="Name of the run.", show_default="the only one there"),
+]
 WorkersOpt = Annotated[
     int | None, typer.Option("--workers", "-w", help="Worker processes; 0 works in one process.", show_default="cores")
 ]
@@ -78,7 +82,7 @@ def plan(
 
 @app.command()
 def status(
-    name: Annotated[str, typer.Argument(help="Name of the run.")],
+    name: RunOpt = None,
     store: StoreOpt = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -90,8 +94,8 @@ def status(
 
 @app.command()
 def why(
-    name: Annotated[str, typer.Argument(help="Name of the run.")],
     key: Annotated[str, typer.Argument(help="Chip id, scene id, or a shard's key.")],
+    name: RunOpt = None,
     store: StoreOpt = "runs",
 ) -> None:
     """Tell what happened to one chip, scene or shard, and why."""
@@ -102,9 +106,9 @@ def why(
 
 @app.command()
 def shard(
-    name: Annotated[str, typer.Argument(help="Name of the run.")],
     stage: Annotated[str, typer.Argument(help="Stage, such as chips.")],
     index: Annotated[int, typer.Argument(help="Position of the shard in the stage.")],
+    name: RunOpt = None,
     store: StoreOpt = "runs",
 ) -> None:
     """Run one shard of one stage in this process: what workers do. A shard with a receipt is skipped."""
@@ -113,7 +117,9 @@ def shard(
 
     opened = _open(store, name)
     if stage not in stages_of(opened):
-        raise UsageError(f"stage {stage!r} is not part of {name}; its stages are {', '.join(stages_of(opened))}")
+        raise UsageError(
+            f"stage {stage!r} is not part of {opened.spec.name}; its stages are {', '.join(stages_of(opened))}"
+        )
     prepare(opened, stage)
     receipt = Door(opened, stage, "shard")(index)
     typer.echo(f"{stage} {receipt.shard}: done, {len(receipt.outputs)} objects, {receipt.seconds:.1f} s")
@@ -237,11 +243,20 @@ def _store(text: str) -> "Store":
     return parse_store(text)
 
 
-def _open(store: str, name: str) -> "Run":
-    from eo_batch.entry.run import open_run
+def _open(store: str, name: str | None) -> "Run":
+    from eo_batch.entry.run import open_run, run_names
     from eo_batch.settings import Settings
 
-    return open_run(_store(store), name, Settings.from_env())
+    place = _store(store)
+    if name is None:
+        names = run_names(place)
+        if len(names) != 1:
+            held = (
+                f"it holds {', '.join(names)}; choose one with --run" if names else "start one with `eo-batch run SPEC`"
+            )
+            raise UsageError(f"{place.url} does not hold one run: {held}")
+        name = names[0]
+    return open_run(place, name, Settings.from_env())
 
 
 def _words(spec: Path, overrides: list[str] | None, store: str) -> str:

@@ -46,15 +46,7 @@ class Identity:
         legends: JsonValue = {name: sensor["legend"] for name, sensor in spec["sensors"].items()}
         inputs: dict[str, tuple[JsonValue, tuple[str, ...]]] = {
             "plan": (plan_inputs, ()),
-            "chips": (
-                {
-                    "grid": spec["grid"],
-                    "sensors": ordered,
-                    "step": _step(self.spec),
-                    "max_missing": spec["limits"]["max_missing"],
-                },
-                (),
-            ),
+            "chips": ({"grid": spec["grid"], "sensors": ordered, "step": _step(self.spec)}, ()),
             "publish": ({"split": spec["split"]}, ("plan", "chips")),
             "pretrain": ({"pretrain": _without(spec["pretrain"], ("seeds",))}, ("publish",)),
             "embed": ({"embed": spec["embed"]}, ("pretrain",)),

@@ -1,5 +1,6 @@
 """Receipts: the only truth about what is done, and the story of every chip and source file."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -90,6 +91,15 @@ class Receipt(_Value):
             return cls.model_validate_json(data)
         except ValidationError as error:
             raise DataError(f"{where} is not a receipt of this version; delete it to run the shard again") from error
+
+
+LOST: frozenset[SourceState] = frozenset({"missing", "truncated", "corrupt"})
+"""Outcomes of files that are lost for good."""
+
+
+def lost_share(sources: Sequence[Source]) -> float:
+    """Share of source files that are lost for good; 0 for none."""
+    return sum(source.state in LOST for source in sources) / max(len(sources), 1)
 
 
 def facts(receipt: Receipt) -> dict[str, Any]:

@@ -78,3 +78,8 @@ def open_run(store: Store, name: str, settings: Settings) -> Run:
     except UnicodeDecodeError as error:
         raise DataError(f"{store.href(key)} is not text") from error
     return Run(parse_spec(text, where=store.href(key)), store, settings)
+
+
+def run_names(store: Store) -> list[str]:
+    """Names of all runs in a store, sorted."""
+    return [name for name in store.folders() if store.exists(f"{name}/{layout.RUN_SPEC}")]

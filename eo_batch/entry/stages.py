@@ -10,7 +10,7 @@ from eo_batch.core.errors import UsageError
 from eo_batch.core.layout import STAGES
 from eo_batch.core.learning_plan import embed_shards
 from eo_batch.core.plan import only_scenes_differ
-from eo_batch.core.receipts import Receipt
+from eo_batch.core.receipts import Receipt, lost_share
 from eo_batch.entry.run import Run
 from eo_batch.io.cube import prepare_cube
 from eo_batch.io.plans import place_plan
@@ -62,9 +62,10 @@ def counts(run: Run, receipt: Receipt | None, inputs: str) -> bool:
     """Whether a shard is done by its receipt, given what its receipt should carry.
 
     A chips shard of the same cells counts though its scenes have changed since, unless the run refreshes: a new plan
-    must not rewrite old bins behind people's backs. The ledger tells of it.
+    must not rewrite old bins behind people's backs. The ledger tells of it. One that lost more files than the run
+    now accepts does not count.
     """
-    if receipt is None:
+    if receipt is None or lost_share(receipt.sources) > run.spec.limits.max_missing:
         return False
     kept = receipt.stage == "chips" and not run.refresh and only_scenes_differ(receipt.inputs, inputs)
     return receipt.inputs == inputs or kept

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from eo_batch.core.errors import ReadError, ShardFailed
-from eo_batch.core.receipts import Source, SourceState
+from eo_batch.core.receipts import LOST, Source, SourceState, lost_share
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.io.rasters import RasterReader
 from eo_batch.io.windows import Bounds, RawImage
@@ -56,13 +56,13 @@ class Sources:
 
     def check_lost(self, shard: str, max_missing: float) -> None:
         """Raise ShardFailed if more than `max_missing` of the files were lost for good."""
-        lost = [s for s in self.outcomes if s.state in ("missing", "truncated", "corrupt")]
-        if lost and len(lost) > max_missing * len(self.outcomes):
+        lost, share = [s for s in self.outcomes if s.state in LOST], lost_share(self.outcomes)
+        if share > max_missing:
             first = lost[0]
             raise ShardFailed(
                 f"shard {shard}: {len(lost)} of {len(self.outcomes)} files can't be read, first {first.href}: "
                 f"{first.state}: {first.detail}; mend the files, or accept the loss with "
-                f"limits.max_missing={_round_up(len(lost) / len(self.outcomes)):g}"
+                f"limits.max_missing={_round_up(share):g}"
             )
 
     async def _try(self, asset: Asset) -> RawImage | None:

@@ -1,10 +1,10 @@
 """A static STAC catalogue in an object store: catalog, collections, items, and all items in one file.
 
-    catalog.json
-    <collection>/collection.json
-    <collection>/<item>/<item>.json       hrefs relative to this file
-    items.json                            ItemCollection; hrefs relative to this file
-    items.parquet                         stac-geoparquet; hrefs relative to this file
+catalog.json
+<collection>/collection.json
+<collection>/<item>/<item>.json       hrefs relative to this file
+items.json                            ItemCollection; hrefs relative to this file
+items.parquet                         stac-geoparquet; hrefs relative to this file
 """
 
 import json

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +158,14 @@ class Store:
         with self.errors(f"list {prefix or 'it'}"):
             pages = obstore.list(self._client(), below + "/" if below else None)
             return iter(sorted(str(entry["path"])[cut:] for page in pages for entry in page))
+
+    def folders(self) -> Sequence[str]:
+        """Names of the folders right below this store, sorted, without listing what is in them."""
+        if self._folder() is not None and not self._folder_exists():
+            return []
+        with self.errors("list it"):
+            found = obstore.list_with_delimiter(self._client(), f"{self._prefix}/" if self._prefix else None)
+            return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"])
 
     def at(self, prefix: str) -> Store:
         """The store below `prefix`; it shares this one's connection."""

@@ -111,9 +111,7 @@ class Score:
     """`#rrggbb`."""
 
 
-def score_chart(
-    rows: Sequence[tuple[str, Sequence[Score]]], x_name: str, about: str, width: float = 560
-) -> str:
+def score_chart(rows: Sequence[tuple[str, Sequence[Score]]], x_name: str, about: str, width: float = 560) -> str:
     """For each named row, its scores as dots with their spread, one below the other, as SVG.
 
     Raises ValueError if no score is finite.

@@ -7,6 +7,7 @@ from functools import partial
 
 from eo_batch.core.errors import PlanError, SpecError
 from eo_batch.core.identity import Identity
+from eo_batch.core.learning_plan import learning_arrays
 from eo_batch.core.plan import Plan, make_plan, usable
 from eo_batch.core.receipts import Note, Receipt
 from eo_batch.core.scenes import Scene
@@ -45,6 +46,7 @@ def _bare(href: str) -> str:
 
 def _search(spec: RunSpec, settings: Settings, on_found: OnFound | None) -> list[Scene]:
     area = spec.area.polygon()
+    learning_arrays(spec)  # refuses what later stages could not learn from, before anything is searched or made
     scenes: list[Scene] = []
     for name, sensor in spec.sensors.items():
         catalog = sensor.catalog or spec.catalog

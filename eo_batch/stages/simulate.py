@@ -54,9 +54,7 @@ class _Job:
     """Writes the rasters and returns their items."""
 
 
-def simulate(
-    spec: PlanetSpec, store: Store, on_progress: Progress | None = None, workers: int | None = None
-) -> str:
+def simulate(spec: PlanetSpec, store: Store, on_progress: Progress | None = None, workers: int | None = None) -> str:
     """Write the planet's catalogue and rasters below `store`; returns the address of `items.json`.
 
     on_progress: called with (jobs done, jobs in all, what was done last).

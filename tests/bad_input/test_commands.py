@@ -147,17 +147,23 @@ def test_specs_that_are_none(folder: Path, capfd: pytest.CaptureFixture[str]) ->
 WORDS: dict[str, tuple[list[str], str]] = {
     "option": (["run", "spec.yaml", "--nope"], "No such option: --nope"),
     "command": (["rum", "spec.yaml"], "No such command 'rum'"),
-    "missing word": (["why", "t"], "Missing argument"),
-    "no number": (["shard", "t", "chips", "first"], "valid integer"),
+    "missing word": (["why", "--run", "t"], "Missing argument"),
+    "no number": (["shard", "--run", "t", "chips", "first"], "valid integer"),
     "workers": (["run", "spec.yaml", "--workers", "few"], "'--workers'"),
-    "store scheme": (["status", "t", "--store", "ftp://host/folder"], "store ftp:// is not known; use file, s3"),
-    "store with a token": (["status", "t", "--store", "s3://bucket/a?token=SECRET"], "take user, token and query out"),
-    "no run": (["status", "u"], "runs/u/run.yaml is not there; start the run with `eo-batch run SPEC`"),
-    "no run to ask why": (["why", "u", "x"], "is not there"),
-    "no folder": (["status", "t", "--store", "elsewhere"], "is not there"),
-    "no stage": (["shard", "t", "chops", "0"], "stage 'chops' is not part of t; its stages are plan, chips"),
-    "no shard": (["shard", "t", "chips", "99"], "chips has no shard 99; it has 0 to 7"),
-    "no key": (["why", "t", "nothing"], "'nothing' is no chip, scene or shard"),
+    "store scheme": (
+        ["status", "--run", "t", "--store", "ftp://host/folder"],
+        "store ftp:// is not known; use file, s3",
+    ),
+    "store with a token": (
+        ["status", "--run", "t", "--store", "s3://bucket/a?token=SECRET"],
+        "take user, token and query out",
+    ),
+    "no run": (["status", "--run", "u"], "runs/u/run.yaml is not there; start the run with `eo-batch run SPEC`"),
+    "no run to ask why": (["why", "--run", "u", "x"], "is not there"),
+    "no folder": (["status", "--run", "t", "--store", "elsewhere"], "is not there"),
+    "no stage": (["shard", "--run", "t", "chops", "0"], "stage 'chops' is not part of t; its stages are plan, chips"),
+    "no shard": (["shard", "--run", "t", "chips", "99"], "chips has no shard 99; it has 0 to 7"),
+    "no key": (["why", "--run", "t", "nothing"], "'nothing' is no chip, scene or shard"),
     "no until": (["run", "spec.yaml", "--until", "chops"], "--until 'chops' is no stage of this run"),
     "planet": (["simulate", "p", "sed=7"], "sed="),
     "planet file": (["simulate", "p", "--planet", "gone.yaml"], "gone.yaml can't be read"),
@@ -224,7 +230,7 @@ def test_the_environment_names_the_store(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EO_BATCH_STORE", str(folder / "runs"))
-    printed = json.loads(printed_here(tmp_path, capfd, "status", "t", "--json"))
+    printed = json.loads(printed_here(tmp_path, capfd, "status", "--run", "t", "--json"))
     stages = {row["stage"]: row for row in printed["stages"]}
     assert (stages["chips"]["done"], stages["chips"]["shards"]) == (8, 8)
     assert stages["publish"]["done"] == 1
@@ -232,7 +238,7 @@ def test_the_environment_names_the_store(
 
 
 def test_why_tells_what_happened_to_a_chip(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    printed = printed_here(folder, capfd, "why", "t", "u32n-320m-r16627-c02259")
+    printed = printed_here(folder, capfd, "why", "--run", "t", "u32n-320m-r16627-c02259")
     assert re.search(r"u32n-320m-r16627-c02259 s2 2023-06: ok, [\d.]+ % valid", printed)
 
 
@@ -245,7 +251,7 @@ def test_running_again_does_nothing_and_one_shard_is_skipped(folder: Path, capfd
     ended, captured = here(folder, capfd, "run", "spec.yaml", "--until", "publish", "--workers", "0")
     assert ended == 0
     assert "chips: already done" in captured.err
-    assert "done" in printed_here(folder, capfd, "shard", "t", "chips", "0")
+    assert "done" in printed_here(folder, capfd, "shard", "--run", "t", "chips", "0")
     assert receipts() == before
 
 

@@ -55,7 +55,7 @@ def prefixes(document: Json) -> dict[str, str]:
         ({"as_of": "again"}, ("plan", *LATER)),
         ({"sensors": {"s2": {"catalog": "https://other.example"}}}, ("plan", *LATER)),
         ({"sensors": {"s2": {"collections": ["sentinel-2-c1-l2a"]}}}, ("plan", *LATER)),
-        ({"limits": {"max_missing": 0.5}}, ("chips", *LATER)),
+        ({"limits": {"max_missing": 0.5}}, ()),
         ({"time": {"step": "year"}}, ("plan", "chips", *LATER)),
         ({"grid": {"chip_px": 128}}, ("plan", "chips", *LATER)),
         ({"grid": {"block_chips": 2}}, ("plan", "chips", *LATER)),

@@ -1,8 +1,8 @@
 """README.md works as it is printed: its files are written, its commands and Python run, its output is what comes.
 
 Blocks run in order in one folder, as a reader would run them. What stands in ELSEWHERE is not run there; it is tested
-below. A ```yaml NAME block is a file. A ```text block holds lines (in a table: beginnings of rows) that the commands or the
-Python just before it print.
+below. A ```yaml NAME block is a file. A ```text block holds lines (in a table: beginnings of rows) that the commands
+or the Python just before it print.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def test_a_bucket_as_the_store(
     assert done.returncode in (0, 4)
     _run(["sh", "-c", run], folder, env | seaweed.env)
     store = shlex.split(run)[shlex.split(run).index("--store") + 1]
-    assert "publish" in _run(["eo-batch", "status", "first", "--store", store], folder, env | seaweed.env)
+    assert "publish" in _run(["eo-batch", "status", "--run", "first", "--store", store], folder, env | seaweed.env)
 
 
 def test_links_lead_somewhere() -> None:

@@ -1,7 +1,7 @@
 """A web server with ranges and fault switches, on a folder or in front of another server.
 
-    web.fault("B04.tif", status(500), times=2)     the next two requests for it are answered with 500
-    web.fault("/search", status(503), after=1)     from the second request on
+web.fault("B04.tif", status(500), times=2)     the next two requests for it are answered with 500
+web.fault("/search", status(503), after=1)     from the second request on
 """
 
 from __future__ import annotations

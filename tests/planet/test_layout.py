@@ -36,9 +36,7 @@ def test_the_default_planet_lies_in_two_zones_that_each_cover_their_side_and_mor
 )
 @settings(max_examples=12, deadline=None)
 def test_tiles_cover_the_planet_in_every_zone_it_touches(lon: float, lat: float, overlap: float) -> None:
-    spec = PlanetSpec(
-        centre_lon=lon, centre_lat=lat, width_km=9, height_km=7, tile_km=5, overlap_km=overlap
-    )
+    spec = PlanetSpec(centre_lon=lon, centre_lat=lat, width_km=9, height_km=7, tile_km=5, overlap_km=overlap)
     area = box(*spec.lonlat_bbox(spec.margin_km))
     everything = shapely.union_all([zone.buffer(1e-6) for zone in covered(spec).values()])
     assert everything.contains(area)

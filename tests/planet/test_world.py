@@ -94,14 +94,10 @@ def test_truth_functions_agree_with_the_ground_they_share(
 ) -> None:
     lon, lat = places[0][:1000], places[1][:1000]
     np.testing.assert_array_equal(PLANET.class_at(lon, lat), ground.code[:1000])
-    np.testing.assert_allclose(
-        PLANET.s1_gamma0_at(lon, lat, "VH"), PLANET.s1_gamma0(ground, "VH")[:1000], rtol=1e-4
-    )
+    np.testing.assert_allclose(PLANET.s1_gamma0_at(lon, lat, "VH"), PLANET.s1_gamma0(ground, "VH")[:1000], rtol=1e-4)
     hazy, clear = (PLANET.s2_reflectance_at(lon, lat, "B02", day) for day in (1, None))
     assert (hazy > clear).all()
-    np.testing.assert_allclose(
-        hazy - clear, PLANET.spec.haze * PLANET.sky_at(lon, lat, 1).haze, rtol=1e-3, atol=1e-6
-    )
+    np.testing.assert_allclose(hazy - clear, PLANET.spec.haze * PLANET.sky_at(lon, lat, 1).haze, rtol=1e-3, atol=1e-6)
 
 
 def test_plane_and_lonlat_are_inverse(places: tuple[np.ndarray, np.ndarray]) -> None:

@@ -132,9 +132,7 @@ def costs_of(results: Results) -> Costs:
     return Costs(
         stages=stages,
         total=_cost("all", [receipt for _, receipt in every], total_s),
-        slowest=tuple(
-            (stage, r.shard, words.duration(r.seconds), words.duration(r.cpu_seconds)) for stage, r in slow
-        ),
+        slowest=tuple((stage, r.shard, words.duration(r.seconds), words.duration(r.cpu_seconds)) for stage, r in slow),
         where=where,
         unfinished=tuple(stage for stage in wanted if stage not in results.receipts),
     )

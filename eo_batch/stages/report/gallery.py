@@ -281,5 +281,3 @@ def unit_of(array: CubeArray) -> str:
     if array.spec.info.model_scale == "db":
         return "dB"
     return {"s2-l2a": "reflectance", "dem": "m"}.get(array.spec.kind, array.spec.info.units)
-
-

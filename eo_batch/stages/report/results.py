@@ -23,6 +23,7 @@ from eo_batch.io.tables import read_table
 
 Row = dict[str, Any]
 
+
 @dataclass(frozen=True)
 class Results:
     """One run's results, read when they are asked for."""

@@ -72,9 +72,7 @@ def training_of(results: Results) -> Training | None:
     )
 
 
-def _curves(
-    losses: Mapping[int, pa.Table], column: str, colours: Mapping[int, str]
-) -> tuple[list[Curve], int]:
+def _curves(losses: Mapping[int, pa.Table], column: str, colours: Mapping[int, str]) -> tuple[list[Curve], int]:
     curves, longest = [], 1
     for seed, table in losses.items():
         step, train = _column(table, "step"), _column(table, column)
