@@ -1,0 +1,105 @@
+"""docs/spec.md from the JSON Schema: `python -m tests.docs.spec_reference` writes it, a test holds it to the schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from eo_batch.core.specfile import json_schema
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "spec.md"
+_HEAD = """# The run spec
+
+Written by `python -m tests.docs.spec_reference` from the JSON Schema (`eo-batch schema`); do not edit. Unknown keys are
+refused. On the command line a field is `section.field=value`, with YAML values; an entry of a mapping is one more part,
+as in `sensors.s2.max_cloud_pct=40`.
+"""
+_SECTIONS = {
+    "AreaSpec": "area",
+    "TimeSpec": "time",
+    "GridSpec": "grid",
+    "SensorSpec": "sensors.<name>",
+    "SplitSpec": "split",
+    "LimitSpec": "limits",
+    "PretrainSpec": "pretrain",
+    "EncoderSpec": "pretrain.encoder",
+    "EmbedSpec": "embed",
+    "ProbeSpec": "probe",
+}
+"""Where each section stands in a spec, in the order in which they are shown."""
+_BOUNDS = {
+    "minimum": "≥ {}",
+    "maximum": "≤ {}",
+    "exclusiveMinimum": "> {}",
+    "exclusiveMaximum": "< {}",
+    "multipleOf": "multiple of {}",
+    "minItems": "at least {} item",
+    "minProperties": "at least {} entry",
+}
+
+
+def page() -> str:
+    """The text of docs/spec.md. Raises KeyError for a section that `_SECTIONS` does not place."""
+    schema = json.loads(json_schema())
+    sections = schema["$defs"]
+    if set(sections) != set(_SECTIONS):
+        raise KeyError(f"sections without a place: {set(sections) ^ set(_SECTIONS)}")
+    parts = [_HEAD, _table(schema)]
+    for name, place in _SECTIONS.items():
+        parts.append(f"## `{place}`\n\n{sections[name]['description']}\n\n{_table(sections[name])}")
+    return "\n".join(parts)
+
+
+def _table(section: dict[str, Any]) -> str:
+    required = set(section.get("required", ()))
+    rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in section["properties"].items():
+        about = " ".join([*field.get("description", "").split(), _below(field)]).strip().replace("|", "\\|")
+        rows.append(f"| `{name}` | {_kind(field)} | {_default(field, name in required)} | {about} |")
+    return "\n".join(rows) + "\n"
+
+
+def _below(field: dict[str, Any]) -> str:
+    """Where a field that is a section is shown."""
+    holders = [field, *field.get("anyOf", ()), field.get("additionalProperties")]
+    for holder in holders:
+        if isinstance(holder, dict) and "$ref" in holder:
+            place = _SECTIONS[holder["$ref"].rsplit("/", 1)[1]]
+            return f"See [`{place}`](#{re.sub(r'[^a-z]', '', place)})."
+    return ""
+
+
+def _kind(field: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return "section"
+    if "anyOf" in field:
+        return " or ".join(_kind(option) for option in field["anyOf"] if option.get("type") != "null")
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    kind = str(field["type"])
+    if kind == "array":
+        inner = field.get("items") or field["prefixItems"][0]
+        kind = f"list of {_kind(inner)}"
+    elif kind == "object" and isinstance(field.get("additionalProperties"), dict):
+        kind = f"mapping to {_kind(field['additionalProperties'])}"
+    elif "format" in field:
+        kind = str(field["format"])
+    bounds = [words.format(f"{field[key]:g}") for key, words in _BOUNDS.items() if key in field]
+    return ", ".join([kind, *bounds])
+
+
+def _default(field: dict[str, Any], required: bool) -> str:
+    if required:
+        return "required"
+    value = field.get("default")
+    if "$ref" in field:
+        return "as below"
+    if value is None or value in ("", [], {}):
+        return "–"
+    return f"`{json.dumps(value)}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
