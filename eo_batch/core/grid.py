@@ -61,6 +61,14 @@ def parse_chip_id(chip_id: str) -> Cell:
     return Cell(Zone(int(number), hemisphere == "n").epsg, int(row), int(col), int(chip_m))
 
 
+def outline(cell: Cell) -> shapely.Polygon:
+    """The cell in longitude and latitude, its corners counter-clockwise; longitudes do not wrap within it."""
+    x_min, y_min, x_max, y_max = cell.bounds
+    x, y = np.array([x_min, x_max, x_max, x_min], float), np.array([y_min, y_min, y_max, y_max], float)
+    lon, lat = project(cell.epsg, _WGS84, x, y)
+    return shapely.Polygon(np.column_stack([lon[0] + (lon - lon[0] + 180) % 360 - 180, lat]))
+
+
 @dataclass(frozen=True)
 class PlannedCell:
     """A cell that the area touches."""

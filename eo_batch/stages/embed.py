@@ -15,7 +15,7 @@ import shapely
 import torch
 
 from eo_batch.core import layout
-from eo_batch.core.grid import Cell
+from eo_batch.core.grid import Cell, outline
 from eo_batch.core.identity import Identity
 from eo_batch.core.learning_plan import (
     EmbedShard,
@@ -29,7 +29,6 @@ from eo_batch.core.plan import Axes, Plan
 from eo_batch.core.receipts import ChipState, Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.timebins import STATIC_KEY, bin_of_key
-from eo_batch.core.utm import project
 from eo_batch.io.cube import CubeReader
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes, with_geometry
@@ -38,8 +37,6 @@ from eo_batch.models.card import ModelCard
 from eo_batch.models.encoder import MultiSensorViT
 from eo_batch.models.samples import CubeSamples, Place
 from eo_batch.models.training import reproducible
-
-_WGS84 = 4326
 
 
 def shards(spec: RunSpec, plan: Plan) -> list[str]:
@@ -108,7 +105,7 @@ def _table(
     table = pa.table(
         {
             "chip_id": pa.array([cell.chip_id for cell in cells], pa.string()),
-            "geometry": pa.array([shapely.to_wkb(_outline(cell)) for cell in cells], pa.binary()),
+            "geometry": pa.array([shapely.to_wkb(outline(cell)) for cell in cells], pa.binary()),
             "time_start": pa.array([start] * count, stamp),
             "time_end": pa.array([end] * count, stamp),
             "model": pa.array([name] * count, pa.string()),
@@ -118,10 +115,3 @@ def _table(
         }
     )
     return with_geometry(table)
-
-
-def _outline(cell: Cell) -> shapely.Polygon:
-    """The chip in longitude and latitude, its four corners counter-clockwise."""
-    x_min, y_min, x_max, y_max = cell.bounds
-    x, y = np.array([x_min, x_max, x_max, x_min], float), np.array([y_min, y_min, y_max, y_max], float)
-    return shapely.Polygon(np.column_stack(project(cell.epsg, _WGS84, x, y)))

@@ -18,13 +18,12 @@ import shapely
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError
-from eo_batch.core.grid import PlannedCell, block_of
+from eo_batch.core.grid import block_of, outline
 from eo_batch.core.identity import Identity
 from eo_batch.core.plan import Axes, Plan, only_scenes_differ
 from eo_batch.core.receipts import Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.splits import Split, split_cells
-from eo_batch.core.utm import project
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes, read_table, with_geometry
 from eo_batch.pixels.moments import EMPTY, Moments, merge
@@ -70,7 +69,7 @@ def _chips(plan: Plan, axes: Axes, splits: Sequence[Split], receipts: Sequence[R
         x_min, _, _, y_max = cell.bounds
         rows[cell.chip_id] = {
             "chip_id": cell.chip_id,
-            "geometry": shapely.to_wkb(_outline(planned)),
+            "geometry": shapely.to_wkb(outline(cell)),
             "epsg": cell.epsg,
             "x0": float(x_min),
             "y0": float(y_max),
@@ -103,13 +102,6 @@ def _chips(plan: Plan, axes: Axes, splits: Sequence[Split], receipts: Sequence[R
 
 def _column(rows: dict[str, dict[str, Any]], name: str, kind: pa.DataType) -> pa.Array:
     return pa.array([row.get(name) for row in rows.values()], kind)
-
-
-def _outline(planned: PlannedCell) -> shapely.Polygon:
-    x_min, y_min, x_max, y_max = planned.cell.bounds
-    x = np.array([x_min, x_max, x_max, x_min], float)
-    y = np.array([y_min, y_min, y_max, y_max], float)
-    return shapely.Polygon(np.column_stack(project(planned.cell.epsg, 4326, x, y)))
 
 
 def _bandstats(summary: pa.Table) -> pa.Table:

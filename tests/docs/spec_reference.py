@@ -35,8 +35,7 @@ _BOUNDS = {
     "exclusiveMinimum": "> {}",
     "exclusiveMaximum": "< {}",
     "multipleOf": "multiple of {}",
-    "minItems": "at least {} item",
-    "minProperties": "at least {} entry",
+    "minProperties": "not empty",
 }
 
 
@@ -56,7 +55,8 @@ def _table(section: dict[str, Any]) -> str:
     required = set(section.get("required", ()))
     rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
     for name, field in section["properties"].items():
-        about = " ".join([*field.get("description", "").split(), _below(field)]).strip().replace("|", "\\|")
+        about = " ".join([*field.get("description", "").split(), _below(field)]).strip()
+        about = about.replace("|", "\\|").replace("<days>", "&lt;days&gt;")
         rows.append(f"| `{name}` | {_kind(field)} | {_default(field, name in required)} | {about} |")
     return "\n".join(rows) + "\n"
 
@@ -81,7 +81,9 @@ def _kind(field: dict[str, Any]) -> str:
     kind = str(field["type"])
     if kind == "array":
         inner = field.get("items") or field["prefixItems"][0]
-        kind = f"list of {_kind(inner)}"
+        least, most = field.get("minItems"), field.get("maxItems")
+        number = f"{most} × " if least == most and most else ""
+        kind = f"list of {number}{_kind(inner)}" + (", not empty" if least and not number else "")
     elif kind == "object" and isinstance(field.get("additionalProperties"), dict):
         kind = f"mapping to {_kind(field['additionalProperties'])}"
     elif "format" in field:
