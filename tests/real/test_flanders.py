@@ -16,6 +16,17 @@ from eo_batch.core.timebins import bin_of_key
 from eo_batch.io.tables import read_table
 
 from .conftest import Recipe
+from .whole_job import WholeJob
+
+
+@pytest.fixture
+def recipe(flanders: Recipe) -> Recipe:
+    return flanders
+
+
+class TestWholeJob(WholeJob):
+    told = "cloud is often taken for snow"
+
 
 GOOD_SCL = (2, 4, 5, 6, 7, 11)
 

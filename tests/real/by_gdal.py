@@ -1,4 +1,4 @@
-"""Whole tiles whose grids do not nest in the lattice: chips against GDAL's own warp, tile by tile."""
+"""Composites of whole tiles by GDAL's own warp, tile by tile, to compare chips with."""
 
 import json
 from functools import cache
@@ -88,54 +88,3 @@ def agreement(recipe: Recipe, array: str, band: str, asset: str, count: int) -> 
         close += int((difference <= 1.01).sum())
         compared += int(n_ours.astype(bool).sum())
     return close / compared, compared
-
-
-def test_croatia_agrees_with_gdal(croatia: Recipe) -> None:
-    """The two tiles are shifted by half a pixel to each other and by half a pixel to the lattice."""
-    share, compared = agreement(croatia, "s2_120m", "B04", "red", 40)
-    assert compared > 20_000
-    assert share > 0.99
-
-
-def test_croatia_offset_is_already_applied(croatia: Recipe) -> None:
-    """Items state offset -0.1 though it is gone: vegetation in red must stay positive, near 0.02 to 0.03."""
-    red = croatia.physical.s2_120m.sel(band_s2_120m="B04").values
-    assert 0.01 < np.nanmedian(red) < 0.05
-    nir = croatia.physical.s2_120m.sel(band_s2_120m="B08").values
-    assert 0.2 < np.nanmedian(nir) < 0.5
-
-
-def test_croatia_mosaic_has_no_seam(croatia: Recipe) -> None:
-    """Chips on the overlap of the tiles are whole: the swath edge of one is filled by the other."""
-    data = croatia.stored
-    seam = (data.y0.values > 5_090_220) & (data.y0.values - 3840 < 5_100_000)
-    inside = (data.x0.values > 520_000) & (data.x0.values < 590_000)
-    chips = read_table(croatia.run.store, f"{croatia.run.identity.prefix('publish')}/chips.parquet")
-    planned = np.isin(np.arange(data.sizes["chip"]), chips["slot"].to_numpy())
-    valid = data.s2_120m_valid.isel(time=0).values[seam & inside & planned]
-    assert len(valid) >= 40
-    assert (valid > 0).mean() > 0.99
-
-
-def test_croatia_undefined_class_is_told(croatia: Recipe) -> None:
-    ledger = read_table(croatia.run.store, f"{croatia.run.identity.prefix('publish')}/ledger.parquet").to_pylist()
-    assert any("code 12" in (row["cause"] or "") for row in ledger if row["level"] == "note")
-
-
-def test_sahara_agrees_with_gdal_in_all_pixel_sizes(sahara: Recipe) -> None:
-    for array, band, asset in (("s2_100m", "B02", "blue"), ("s2_200m", "B11", "swir16"), ("s2_200m", "B01", "coastal")):
-        share, compared = agreement(sahara, array, band, asset, 12)
-        assert compared > 2000
-        assert share > 0.97, band
-
-
-def test_sahara_flag_false_does_not_mean_an_offset_is_left(sahara: Recipe) -> None:
-    """Baseline 02.14 and `boa_offset_applied: false`: nothing to subtract. Sand is bright: red near 0.4."""
-    red = sahara.physical.s2_100m.sel(band_s2_100m="B04").values
-    assert 0.3 < np.nanmedian(red) < 0.5
-    receipt = next(iter(sahara.run.receipts("chips").values()))
-    assert {s.offset_dn for s in receipt.sources} == {0.0}
-
-
-def test_resampled_bands_say_so(sahara: Recipe) -> None:
-    assert "B01, B09" in sahara.stored.s2_200m.attrs["comment"]
