@@ -161,6 +161,13 @@ class Block:
         ]
 
 
+def block_longitude(block: Block) -> float:
+    """Longitude of a block's centre, degrees."""
+    x_min, y_min, x_max, y_max = block.bounds
+    lon, _ = project(block.epsg, _WGS84, np.array([(x_min + x_max) / 2]), np.array([(y_min + y_max) / 2]))
+    return float(lon[0])
+
+
 def parse_block_key(key: str) -> Block:
     """The block of a key as `Block.key` writes it. Raises UsageError if it is none."""
     match = _BLOCK_KEY.fullmatch(key)

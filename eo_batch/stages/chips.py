@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eo_batch.core import layout
+from eo_batch.core.grid import block_longitude
 from eo_batch.core.identity import Identity
 from eo_batch.core.plan import Axes, Shard, asset_bounds, observation_day
 from eo_batch.core.receipts import ChipState, Note, Receipt
@@ -177,9 +178,10 @@ class _Work:
         """Scenes that form one observation: one overpass; all of them for products without a time axis."""
         if self.kind.static:
             return [list(scenes)] if scenes else []
+        lon = block_longitude(self.shard.block)
         groups: dict[str, list[Scene]] = {}
         for scene in scenes:
-            groups.setdefault(observation_day(scene), []).append(scene)
+            groups.setdefault(observation_day(scene, lon), []).append(scene)
         # Where tiles of one overpass overlap, the first one counts: rather a copy than a resampled neighbour zone.
         return [sorted(groups[day], key=self._needs_warp) for day in sorted(groups)]
 
