@@ -26,7 +26,7 @@ check: $(STAMP) ## check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP) ## measure, and write the figures to benchmarks/
+bench: $(STAMP) ## measure this machine and print the figures
 	$(BIN)/python -m benchmarks
 
 # torch comes first and alone, so that a machine's own index or wheel of it is taken before the others are resolved.

@@ -15,7 +15,7 @@ them, at the moment it needs them, so that nothing secret is pickled, logged or 
 | `EO_BATCH_ANONYMOUS` | `1`: no credentials at all for the store |
 | `EO_BATCH_ASSETS_ANONYMOUS` | `0`: sign requests for `s3://`, `gs://`, `az://` assets (default: unsigned) |
 | `EO_BATCH_ASSETS_ENDPOINT`, `EO_BATCH_ASSETS_REGION` | where `s3://` assets live, if not where the store does |
-| `EO_BATCH_CACHE_DIR`, `EO_BATCH_WORKERS`, `EO_BATCH_INFLIGHT_BYTES`, `EO_BATCH_RETRIES`, `EO_BATCH_LOG` | knobs |
+| `EO_BATCH_WORKERS`, `EO_BATCH_INFLIGHT_BYTES`, `EO_BATCH_RETRIES` | knobs |
 """
 
 from __future__ import annotations
@@ -23,12 +23,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
 
 from eo_batch.core.errors import UsageError
-
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
@@ -78,14 +74,10 @@ class Settings:
     """How the store of runs is reached."""
     assets: StoreOptions = field(default_factory=lambda: StoreOptions(anonymous=True, retries=6))
     """How assets named by catalogues are reached."""
-    cache_dir: Path | None = None
-    """Folder for caches that may be deleted at any time; None is no cache."""
     workers: int | None = None
     """Worker processes of the local runner; None is one for each core."""
     inflight_bytes: int = 256 * 2**20
     """Bytes of range requests that one process keeps in flight."""
-    log_level: LogLevel = "info"
-    """Least severe message that is shown."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -114,10 +106,6 @@ class Settings:
                 retries=retries,
             )
 
-        log_level = env.get("EO_BATCH_LOG", "info").lower()
-        if log_level not in ("debug", "info", "warning", "error"):
-            raise UsageError(f"EO_BATCH_LOG={log_level!r} is not a level; use debug, info, warning or error")
-        cache_dir = env.get("EO_BATCH_CACHE_DIR")
         return cls(
             store=options(
                 _flag(env, "EO_BATCH_ANONYMOUS", default=False), endpoint, region, 4 if retries is None else retries
@@ -128,10 +116,8 @@ class Settings:
                 env.get("EO_BATCH_ASSETS_REGION") or region,
                 6 if retries is None else retries,
             ),
-            cache_dir=Path(cache_dir) if cache_dir else None,
             workers=_integer(env, "EO_BATCH_WORKERS", least=1),
             inflight_bytes=_integer(env, "EO_BATCH_INFLIGHT_BYTES", least=2**20) or 256 * 2**20,
-            log_level=log_level,  # type: ignore[arg-type]  # checked above
         )
 
 

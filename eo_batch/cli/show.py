@@ -97,7 +97,7 @@ def show_why(run: Run, key: str) -> None:
     if not about:
         raise UsageError(
             f"{key!r} is no chip, scene or shard that {run.spec.name} has something to tell about; "
-            "chip ids look like u33n-2560m-r01992-c00195, shard keys are listed by `eo-batch status`"
+            "chip ids look like u33n-2560m-r01992-c00195 and are listed in chips.parquet, shard keys in receipts/"
         )
     for row in about:
         subject = row.get("chip_id") or row.get("scene") or ""

@@ -208,7 +208,8 @@ def projected_memory(array: CubeArray, block_side: int, n_scenes: int) -> int:
     """Peak bytes of making one array of a shard: one band is stacked over time while the next is being read."""
     pixels = (array.chip_px * block_side) ** 2
     item = max(np.dtype(array.spec.info.dtype).itemsize, 2)
-    stacks = n_scenes * pixels * (2 * item + 2)  # stack, its sorted copy, mask and validity
+    # A scene is held as read, as aligned and in the stack that is sorted, with mask, class and validity beside it.
+    stacks = n_scenes * pixels * (3 * item + 4)
     return BASE_MEMORY + stacks + pixels * (len(array.bands) * item + 8)
 
 

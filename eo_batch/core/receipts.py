@@ -12,9 +12,9 @@ ChipState = Literal["ok", "no_scene", "clouded_out", "no_data", "read_failed"]
 observation was cloud or otherwise masked; scenes cover it but hold no data there; files that would have covered
 it could not be read."""
 
-SourceState = Literal["ok", "spare", "missing", "forbidden", "transient", "truncated", "corrupt", "no_data", "outside"]
-"""Outcome of one source file: read; its spare was read instead; failure kinds as in `core.errors`; read but without
-a valid pixel in the block; its grid does not reach the block."""
+SourceState = Literal["ok", "spare", "missing", "forbidden", "transient", "truncated", "corrupt", "outside"]
+"""Outcome of one source file: read; its spare was read instead; failure kinds as in `core.errors`; its grid does not
+reach the block."""
 
 
 class _Value(BaseModel):

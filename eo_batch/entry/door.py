@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from eo_batch.core.errors import UsageError
 from eo_batch.core.layout import receipt_key
@@ -83,6 +84,11 @@ def _cpu_seconds() -> float:
 
 
 def _peak_mb() -> float:
+    """Largest resident memory of this process; on Linux `ru_maxrss` would begin with that of the parent."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(text for text in status.read_text().splitlines() if text.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 

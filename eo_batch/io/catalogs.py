@@ -211,7 +211,7 @@ def _geoparquet(href: str, settings: Settings) -> Iterator[tuple[Item, str]]:
 
     data = _fetch(href, settings)
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(io.BytesIO(data), use_threads=False)
         for item in stac_table_to_items(table):
             yield _without_nulls(item), href
     except (pa.ArrowException, AttributeError, KeyError, OSError, TypeError, ValueError) as error:

@@ -37,8 +37,11 @@ def open_cube(url: str) -> "xr.Dataset":
         raise UsageError(
             f"{url} is not a run: it has no {layout.RUN_SPEC}; give a run's folder or a cube.zarr"
         ) from error
-    identity = Identity(parse_spec(text, where=url))
-    dataset: xr.Dataset = xr.open_zarr(store.zarr(layout.cube(identity.prefix("chips")), read_only=True))
+    spec = parse_spec(text, where=url)
+    identity = Identity(spec)
+    cube_store = store.zarr(layout.cube(identity.prefix("chips")), read_only=True)
+    # One Dask task a Zarr shard: a task a chip would swamp the scheduler on large runs.
+    dataset: xr.Dataset = xr.open_zarr(cube_store, chunks={"chip": spec.grid.block_chips**2})
     chips_key = f"{identity.prefix('publish')}/chips.parquet"
     if not store.exists(chips_key):
         return dataset

@@ -26,7 +26,9 @@ def read_table(store: Store, key: str, columns: Sequence[str] | None = None) -> 
     except StoreMissing as error:
         raise DataError(f"{store.href(key)} is missing; run the stage that writes it") from error
     try:
-        return pq.read_table(io.BytesIO(data), columns=list(columns) if columns is not None else None)
+        # One thread: Arrow's pool can still hold an object of this interpreter when it exits (apache/arrow 34314).
+        chosen = list(columns) if columns is not None else None
+        return pq.read_table(io.BytesIO(data), columns=chosen, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{store.href(key)} is not a whole Parquet file ({error}); delete it and run again") from error
 

@@ -69,7 +69,6 @@ def test_settings_come_from_the_environment_alone() -> None:
         "EO_BATCH_ASSETS_ENDPOINT": "https://s3.us-west-2.amazonaws.com",
         "EO_BATCH_ASSETS_REGION": "us-west-2",
         "EO_BATCH_WORKERS": "3",
-        "EO_BATCH_LOG": "debug",
     }
     settings = Settings.from_env(env)
     assert settings.store.endpoint == "https://s3.example"
@@ -81,7 +80,6 @@ def test_settings_come_from_the_environment_alone() -> None:
     assert settings.assets.endpoint == "https://s3.us-west-2.amazonaws.com"
     assert settings.assets.region == "us-west-2"
     assert settings.workers == 3
-    assert settings.log_level == "debug"
     assert Settings.from_env({}) == Settings()
     assert pickle.loads(pickle.dumps(settings)) == settings
 
@@ -92,7 +90,6 @@ def test_settings_come_from_the_environment_alone() -> None:
         ("EO_BATCH_WORKERS", "many", "not a whole number"),
         ("EO_BATCH_WORKERS", "0", "too small"),
         ("EO_BATCH_ANONYMOUS", "maybe", "use 1 or 0"),
-        ("EO_BATCH_LOG", "loud", "use debug, info, warning or error"),
         ("AWS_ENDPOINT_URL", "localhost:9000", "http:// or https://"),
         ("AZURE_STORAGE_CONNECTION_STRING", "nonsense", "copy it whole"),
     ],

@@ -19,7 +19,6 @@ SOURCE_WORDS: Mapping[str, str] = {
     "transient": "failed after all retries",
     "truncated": "shorter than announced",
     "corrupt": "does not decode",
-    "no_data": "read, without a valid pixel in the block",
 }
 """What the outcome of a source file means."""
 
@@ -111,7 +110,7 @@ def _sentence(
     chips: Sequence[Mapping[str, str]], sources: Sequence[Mapping[str, str]], scenes: Sequence[object]
 ) -> str:
     lost = sum(row["state"] != "ok" for row in chips)
-    failed = [row for row in sources if row["state"] not in ("no_data", "spare")]
+    failed = [row for row in sources if row["state"] != "spare"]
     said = [
         f"{words.count(lost)} of {words.count(len(chips), 'chip image')} are empty"
         if lost
@@ -143,8 +142,7 @@ def _files(rows: Sequence[Mapping[str, str]]) -> Rows:
         (r["sensor"], r["scene"], r["band"], r["state"], r["cause"] or SOURCE_WORDS.get(r["state"], ""), r["href"])
         for r in rows
     )
-    # What was lost comes before what merely held no data.
-    order = {state: i for i, state in enumerate([s for s in SOURCE_WORDS if s != "no_data"] + ["no_data"])}
+    order = {state: i for i, state in enumerate(SOURCE_WORDS)}
     shown = sorted(groups.items(), key=lambda item: (order.get(item[0][3], -1), item[0]))
     about = "Files that were not read as planned, and in how many shards."
     header = ("sensor", "scene", "band", "outcome", "why", "file", "shards")
