@@ -43,6 +43,7 @@ servers: tests/servers/node_modules/.installed ## install the test servers that 
 tests/servers/node_modules/.installed: tests/servers/package.json
 	@if command -v npm >/dev/null; then \
 		npm install --prefix tests/servers --no-package-lock --no-audit --no-fund --loglevel=error \
+			--fetch-timeout=60000 --fetch-retries=1 \
 			&& touch $@ || echo "npm could not install Azurite; its tests will be skipped"; \
 	else echo "npm is not there; tests against Azurite will be skipped"; fi
 
