@@ -208,6 +208,8 @@ def _drive(
     if until is not None and until not in stages_of(opened):
         raise UsageError(f"--until {until!r} is no stage of this run; its stages are {', '.join(stages_of(opened))}")
     count = next(n for n in (workers, settings.workers, cores()) if n is not None)
+    if store.url.startswith("memory:"):
+        count = 0  # another process would see a memory of its own
     opened.submit()
     try:
         with watcher(opened) as watching:

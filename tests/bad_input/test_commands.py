@@ -278,6 +278,13 @@ def test_the_schema_is_a_json_schema_that_knows_good_specs_from_bad(
     assert schema["properties"]["catalog"]["description"]
 
 
+def test_a_store_in_memory_is_filled_by_this_process(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Workers of their own would each see an empty memory."""
+    printed_here(folder, capfd, "run", "spec.yaml", "--store", "memory://commands", "--until", "publish", "-w", "2")
+    shown = json.loads(printed_here(folder, capfd, "status", "--store", "memory://commands", "--json"))
+    assert {row["stage"]: row["done"] == row["shards"] for row in shown["stages"]}["publish"]
+
+
 def test_help_comes_at_once() -> None:
     took_s = []
     for _ in range(5):
