@@ -175,4 +175,4 @@ SCL_NAMES = {
 SCL_INVALID = (0, 1, 3, 8, 9, 10)
 """Classes that the composite leaves out unless the spec says otherwise."""
 SCL_CLOUD = (3, 8, 9, 10)
-"""Classes that count as cloud or its shadow in the ledger."""
+"""Classes of cloud, cirrus and cloud shadow."""

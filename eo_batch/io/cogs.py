@@ -11,7 +11,6 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
-MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 Overview = Literal["AVERAGE", "NEAREST", "MODE"]
 

@@ -18,9 +18,6 @@ from eo_batch.models.inputs import BandScaling
 from eo_batch.models.mae import MaeConfig, MaskedAutoencoder
 from eo_batch.models.samples import InputArray
 
-ENCODER_PREFIX = "encoder."
-"""Prefix of the encoder's weights within the autoencoder's."""
-
 
 @dataclass(frozen=True)
 class ModelCard:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eo_batch.core.sensors import SCL_CLOUD, SCL_NAMES, SensorKind
+from eo_batch.core.sensors import SCL_NAMES, SensorKind
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -46,11 +46,6 @@ def clear_sky(scl_yx: Pixels, invalid_classes: tuple[int, ...]) -> Mask:
     """Pixels that Sentinel-2's scene classification lets through: a class of the legend that is not excluded."""
     good = [code for code in SCL_NAMES if code not in invalid_classes]
     return np.isin(scl_yx, good)
-
-
-def cloudy(scl_yx: Pixels) -> Mask:
-    """Pixels classified as cloud, cirrus or cloud shadow."""
-    return np.isin(scl_yx, SCL_CLOUD)
 
 
 def undefined_classes(scl_yx: Pixels) -> dict[int, int]:
