@@ -11,7 +11,6 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
-
 Overview = Literal["AVERAGE", "NEAREST", "MODE"]
 
 
