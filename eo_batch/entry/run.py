@@ -11,6 +11,7 @@ from eo_batch.core.receipts import Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.specfile import dump_spec, parse_spec
 from eo_batch.io.plans import load_axes, load_plan
+from eo_batch.io.receipts import read_receipt, read_receipts
 from eo_batch.io.store import Store
 from eo_batch.settings import Settings
 
@@ -48,20 +49,11 @@ class Run:
 
     def receipt(self, stage: str, shard: str) -> Receipt | None:
         """A shard's receipt, if there is one."""
-        key = layout.receipt_key(self.identity.prefix(stage), shard)
-        try:
-            return Receipt.from_bytes(self.store.get(key), self.store.href(key))
-        except StoreMissing:
-            return None
+        return read_receipt(self.store, self.identity.prefix(stage), shard)
 
     def receipts(self, stage: str) -> dict[str, Receipt]:
         """All receipts of a stage, by shard."""
-        prefix = layout.receipts_prefix(self.identity.prefix(stage))
-        found = {}
-        for key in self.store.list(prefix):
-            receipt = Receipt.from_bytes(self.store.get(key), self.store.href(key))
-            found[receipt.shard] = receipt
-        return found
+        return read_receipts(self.store, self.identity.prefix(stage))
 
     def submit(self) -> None:
         """Write the spec into the store, for every process that follows."""

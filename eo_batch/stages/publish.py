@@ -24,6 +24,7 @@ from eo_batch.core.plan import Axes, Plan, only_scenes_differ
 from eo_batch.core.receipts import Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.splits import Split, split_cells
+from eo_batch.io.receipts import read_receipt
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes, read_table, with_geometry
 from eo_batch.pixels.moments import EMPTY, Moments, merge
@@ -54,10 +55,10 @@ def run(spec: RunSpec, plan: Plan, axes: Axes, store: Store) -> Receipt:
 
 
 def _receipt(store: Store, prefix: str, shard: str) -> Receipt:
-    key = layout.receipt_key(prefix, shard)
-    if not store.exists(key):
+    receipt = read_receipt(store, prefix, shard)
+    if receipt is None:
         raise DataError(f"shard {shard} has no receipt; finish the chips first (`eo-batch run` does)")
-    return Receipt.from_bytes(store.get(key), store.href(key))
+    return receipt
 
 
 def _chips(plan: Plan, axes: Axes, splits: Sequence[Split], receipts: Sequence[Receipt], labels: pa.Table) -> pa.Table:

@@ -18,6 +18,7 @@ from eo_batch.core.receipts import Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.io.cube import CubeReader
 from eo_batch.io.plans import load_axes, load_plan
+from eo_batch.io.receipts import read_receipts
 from eo_batch.io.store import Store
 from eo_batch.io.tables import read_table
 
@@ -74,7 +75,8 @@ class Results:
     @cached_property
     def receipts(self) -> Mapping[str, list[Receipt]]:
         """Receipts by stage, in the stages' order; of shared stages only this run's."""
-        found = {stage: self._receipts(stage) for stage in STAGES if stage != "report"}
+        stages = [stage for stage in STAGES if stage != "report"]
+        found = {stage: list(read_receipts(self.store, self.identity.prefix(stage)).values()) for stage in stages}
         # These stages' prefixes are shared by runs with other areas, dates and seeds.
         wanted = {
             "chips": {shard.key for shard in self.plan.shards},
@@ -84,11 +86,6 @@ class Results:
         for stage, keys in wanted.items():
             found[stage] = [receipt for receipt in found[stage] if receipt.shard in keys]
         return {stage: receipts for stage, receipts in found.items() if receipts}
-
-    def _receipts(self, stage: str) -> list[Receipt]:
-        prefix = layout.receipts_prefix(self.identity.prefix(stage))
-        keys = self.store.list(prefix.rstrip("/"))
-        return [Receipt.from_bytes(self.store.get(key), self.store.href(key)) for key in keys]
 
     def table(self, stage: str, name: str) -> pa.Table | None:
         """A table of metrics, if its stage has written it."""
