@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,9 @@ _CLOUD_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "EO_BAT
 
 def pytest_configure(config: pytest.Config) -> None:
     """In the process that was started by hand, make the folder that it shares with xdist's workers."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        # A shell without job control starts what runs in its background deaf to Ctrl-C, which tests want to press.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         os.environ[_HOME_VARIABLE] = tempfile.mkdtemp(prefix="eo-batch-tests-")
         os.environ[f"{_HOME_VARIABLE}_PID"] = str(os.getpid())

@@ -93,7 +93,8 @@ def test_all_stages_wrote(whole: Whole) -> None:
 @pytest.mark.slow
 def test_killed_at_ten_random_moments(whole: Whole, tmp_path: Path) -> None:
     moments = random.Random(20231122)
-    for written in sorted(moments.sample(range(1, count(whole.store)), KILLS)):
+    almost_all = count(whole.store) - 5  # the last objects are written within the blink of an eye
+    for written in sorted(moments.sample(range(1, almost_all), KILLS)):
         process = start(whole.spec, str(tmp_path))
         while process.poll() is None and count(tmp_path) < written:
             time.sleep(0.01)
