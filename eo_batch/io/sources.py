@@ -39,10 +39,8 @@ class Sources:
         if asset is None:
             return None
         try:
-            raw = await self._try(asset)
+            raw = await self._try(scene, asset)
         except ReadError as error:
-            if error.kind in ("transient", "forbidden"):
-                raise self._failed(error, asset, scene) from error
             spare = await self._spare(scene, band, error)
             if spare is None:
                 self.lost.add(scene.scene_id)
@@ -65,12 +63,15 @@ class Sources:
                 f"limits.max_missing={_round_up(share):g}"
             )
 
-    async def _try(self, asset: Asset) -> RawImage | None:
+    async def _try(self, scene: Scene, asset: Asset) -> RawImage | None:
+        """Raises ReadError for what is lost for good, ShardFailed for what can be mended."""
         for attempt in range(1, _TRIES + 1):
             try:
                 return await self.reader.read(asset, self.bounds_of, self.margin_px)
             except ReadError as error:
-                if error.kind != "transient" or attempt == _TRIES:
+                if error.kind == "forbidden" or (error.kind == "transient" and attempt == _TRIES):
+                    raise self._failed(error, asset, scene) from error
+                if error.kind != "transient":
                     raise
             await asyncio.sleep(_BACKOFF_S * 2**attempt * random.random())
         raise AssertionError("the loop returns or raises")
@@ -80,10 +81,8 @@ class Sources:
         if asset is None:
             return None
         try:
-            raw = await self._try(asset)
+            raw = await self._try(scene, asset)
         except ReadError as error:
-            if error.kind in ("transient", "forbidden"):
-                raise self._failed(error, asset, scene) from error
             self._note(scene, asset, error.kind, f"the spare of a {cause.kind} file: {error.detail}")
             return None
         if raw is None:
