@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,12 +12,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.resource_tracker import ensure_running
 
-from eo_batch.core.errors import EoBatchError
-from eo_batch.runners.base import Call, Event, Failure, Job, OnEvent, Outcome
-
-_DIED = "the worker process died (out of memory, or killed)"
-_MESSAGE_CHARS = 2000
-_TRACE_CHARS = 20_000
+from eo_batch.runners.base import Call, Job, OnEvent, Outcome
+from eo_batch.runners.book import DIED, Book, Fault, guarded
 
 
 @dataclass(frozen=True)
@@ -31,61 +26,23 @@ class LocalRunner:
 
     def run(self, job: Job, on_event: OnEvent) -> Outcome:
         """See `Runner.run`."""
-        book = _Book(job, on_event)
+        book = Book(job, on_event)
         if self.workers == 0 or len(job.indices) == 1:
             _serial(job, book)
         else:
             _pooled(job, book, min(self.workers, max(len(job.indices), 1)))
-        return Outcome(frozenset(book.done), book.failed)
+        return book.outcome()
 
 
-@dataclass(frozen=True)
-class _Error:
-    """What a call raised, in a form that always pickles."""
-
-    message: str
-    retryable: bool
-    trace: str = ""
-    exit_code: int = 1
-
-
-class _Book:
-    """Keeps attempts and outcomes of a job's indices."""
-
-    def __init__(self, job: Job, on_event: OnEvent) -> None:
-        self._job, self._on_event = job, on_event
-        self._attempts = dict.fromkeys(job.indices, 0)
-        self.done: set[int] = set()
-        self.failed: dict[int, Failure] = {}
-
-    def settle(self, index: int, error: _Error | None) -> bool:
-        """Note the end of one try; True if the index is to be tried again."""
-        if error is None:
-            self.done.add(index)
-            self._on_event(Event(index, "done"))
-            return False
-        self._attempts[index] += 1
-        if error.retryable and self._attempts[index] < self._job.attempts:
-            self.again(index, error.message)
-            return True
-        self.failed[index] = Failure(error.message, self._attempts[index], error.trace, error.exit_code)
-        self._on_event(Event(index, "failed", error.message))
-        return False
-
-    def again(self, index: int, why: str) -> None:
-        """Tell that an index will run again."""
-        self._on_event(Event(index, "retry", why))
-
-
-def _serial(job: Job, book: _Book) -> None:
+def _serial(job: Job, book: Book) -> None:
     queue = deque(job.indices)
     while queue:
         index = queue.popleft()
-        if book.settle(index, _guarded(job.call, index)):
+        if book.settle(index, guarded(job.call, index)):
             queue.append(index)
 
 
-def _pooled(job: Job, book: _Book, workers: int) -> None:
+def _pooled(job: Job, book: Book, workers: int) -> None:
     """Run everything in pools.
 
     A worker that dies breaks its whole pool, and nobody can tell which of the indices in flight killed it. They run
@@ -99,23 +56,23 @@ def _pooled(job: Job, book: _Book, workers: int) -> None:
             queue.extend(_charged(book, interrupted))
             continue
         for index in interrupted:
-            book.again(index, _DIED)
+            book.again(index, DIED)
         for index in interrupted:
             alone = deque([index])
             while alone:
                 alone.extend(_charged(book, _one_pool(job, book, 1, alone)))
 
 
-def _charged(book: _Book, died: list[int]) -> list[int]:
-    return [index for index in died if book.settle(index, _Error(_DIED, retryable=True))]
+def _charged(book: Book, died: list[int]) -> list[int]:
+    return [index for index in died if book.settle(index, Fault(DIED, retryable=True))]
 
 
-def _one_pool(job: Job, book: _Book, workers: int, queue: deque[int]) -> list[int]:
+def _one_pool(job: Job, book: Book, workers: int, queue: deque[int]) -> list[int]:
     """Run a queue in one pool until it is empty or a worker dies; returns what was in flight then."""
     pool = ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker, initargs=(os.getpid(),)
     )
-    flying: dict[Future[_Error | None], int] = {}
+    flying: dict[Future[Fault | None], int] = {}
     lost: list[int] = []
     broken = False
     try:
@@ -132,12 +89,12 @@ def _one_pool(job: Job, book: _Book, workers: int, queue: deque[int]) -> list[in
             for future in ended:
                 index = flying.pop(future)
                 try:
-                    error = future.result()
+                    fault = future.result()
                 except BrokenProcessPool:
                     lost.append(index)
                     broken = True
                     continue
-                if book.settle(index, error):
+                if book.settle(index, fault):
                     queue.append(index)
     except BaseException:
         _kill(pool)
@@ -158,29 +115,13 @@ def _start_tracker() -> None:
     ensure_running()
 
 
-def _submit(pool: ProcessPoolExecutor, call: Call, index: int) -> "Future[_Error | None]":
+def _submit(pool: ProcessPoolExecutor, call: Call, index: int) -> "Future[Fault | None]":
     """Submit an index; a worker that this starts never sees Ctrl-C, which reaches the whole process group."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(_guarded, call, index)
+        return pool.submit(guarded, call, index)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _guarded(call: Call, index: int) -> _Error | None:
-    try:
-        call(index)
-    except EoBatchError as error:
-        return _Error(_line(str(error)), error.retryable, exit_code=error.exit_code)
-    except (Exception, SystemExit) as error:
-        return _Error(_line(f"{type(error).__name__}: {error}"), False, traceback.format_exc()[-_TRACE_CHARS:])
-    return None
-
-
-def _line(text: str) -> str:
-    """One line of bounded length: messages travel through pipes and end before a person's eyes."""
-    line = " ".join(text[: 4 * _MESSAGE_CHARS].split())
-    return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
 
 
 def _begin_worker(parent: int) -> None:
