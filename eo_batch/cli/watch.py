@@ -48,7 +48,7 @@ class _Bars:
         if event.kind == "done":
             self._progress.advance(task)
         else:
-            self._progress.console.print(_line(state, event), style="yellow" if event.kind == "retry" else "red")
+            self._progress.console.print(_line(state, event), style="red" if event.kind == "failed" else "yellow")
 
     def end(self, state: StageState) -> None:
         self._progress.update(self._tasks[state.stage], completed=len(state.shards))
@@ -80,6 +80,8 @@ class _Lines:
 
 
 def _line(state: StageState, event: Event) -> str:
+    if event.index is None:
+        return f"{state.stage}: waiting: {event.message}"
     word = "trying again" if event.kind == "retry" else "failed"
     return f"{state.stage} {state.shards[event.index]}: {word}: {event.message}"
 

@@ -78,3 +78,28 @@ def embeddings(embed_prefix: str, model: str, time_key: str, block: str) -> str:
 def metrics(prefix: str, name: str) -> str:
     """A table of metrics (Parquet) or a summary (JSON)."""
     return f"{prefix}/metrics/{name}"
+
+
+def work_list(prefix: str, work: str) -> str:
+    """The frozen list of shards that the pods of one job share (JSON)."""
+    return f"{prefix}/work/{work}/list.json"
+
+
+def work_try(prefix: str, work: str, shard: str) -> str:
+    """A shard that was begun and is not done (JSON)."""
+    return f"{prefix}/work/{work}/tries/{shard}.json"
+
+
+def work_failure(prefix: str, work: str, shard: str) -> str:
+    """A shard that was given up (JSON)."""
+    return f"{work_failures_prefix(prefix, work)}{shard}.json"
+
+
+def work_failures_prefix(prefix: str, work: str) -> str:
+    """Where the shards that one job gave up are listed."""
+    return f"{prefix}/work/{work}/failures/"
+
+
+def works_prefix(prefix: str) -> str:
+    """Where the jobs of a stage are listed. All below it is of use only while a job runs, and may be deleted."""
+    return f"{prefix}/work/"

@@ -35,8 +35,8 @@ class Door:
         shards = shards_of(run, self.stage)
         if not 0 <= index < len(shards):
             raise UsageError(f"{self.stage} has no shard {index}; it has 0 to {len(shards) - 1}")
-        shard = shards[index]
-        existing, inputs = run.receipt(self.stage, shard), inputs_of(run, self.stage)(index)
+        shard, inputs = shards[index], inputs_of(run, self.stage)(index)
+        existing = run.receipt(self.stage, shard)
         if existing is not None and counts(run, existing, inputs):
             return existing
         wall, cpu = time.perf_counter(), _cpu_seconds()
@@ -59,6 +59,11 @@ class Door:
         )
         run.store.put(receipt_key(run.identity.prefix(self.stage), shard), receipt.to_bytes())
         return receipt
+
+
+def done(run: Run, stage: str, index: int) -> bool:
+    """Whether a shard has a receipt that counts."""
+    return counts(run, run.receipt(stage, shards_of(run, stage)[index]), inputs_of(run, stage)(index))
 
 
 @lru_cache(maxsize=1)

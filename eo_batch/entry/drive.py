@@ -9,6 +9,7 @@ from eo_batch.core.errors import ShardFailed
 from eo_batch.entry.door import Door
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import counts, inputs_of, prepare, shards_of, stages_of
+from eo_batch.entry.work import Work
 from eo_batch.runners.base import Event, Failure, Job, Runner
 
 _ATTEMPTS = 3
@@ -55,24 +56,37 @@ def state_of(run: Run, stage: str) -> StageState:
 
 
 def drive(run: Run, runner: Runner, watcher: Watcher, until: str | None = None) -> None:
-    """Run all stages up to `until` (all of them if None).
+    """Run all stages up to `until` (all of them if None). Raises as `drive_stage`."""
+    for stage in stages_of(run):
+        drive_stage(run, stage, runner, watcher)
+        if stage == until:
+            return
+
+
+def drive_stage(run: Run, stage: str, runner: Runner, watcher: Watcher) -> None:
+    """Run what is missing of one stage, whose upstream stages are done.
 
     Raises ShardFailed naming what could not be done; everything else of the stage is done by then.
     """
-    for stage in stages_of(run):
-        state = state_of(run, stage)
-        watcher.begin(state)
-        if state.missing:
-            prepare(run, stage)
-            # A search has retries of its own, and whoever waits for a plan wants to know soon that there is none.
-            attempts = 1 if stage == "plan" else _ATTEMPTS
-            job = Job(stage, state.missing, Door(run, stage, runner.name), attempts)
-            outcome = runner.run(job, partial(watcher.event, state))
-            if outcome.failed:
-                raise _failure(state, outcome.failed)
-        watcher.end(state)
-        if stage == until:
-            return
+    state = state_of(run, stage)
+    watcher.begin(state)
+    if state.missing:
+        prepare(run, stage)
+        # A search has retries of its own, and whoever waits for a plan wants to know soon that there is none.
+        attempts = 1 if stage == "plan" else _ATTEMPTS
+        remote = Work(run, stage, runner.name)
+        job = Job(stage, state.missing, Door(run, stage, runner.name), attempts, remote, memory_mb(run, state))
+        outcome = runner.run(job, partial(watcher.event, state))
+        if outcome.failed:
+            raise _failure(state, outcome.failed)
+    watcher.end(state)
+
+
+def memory_mb(run: Run, state: StageState) -> int:
+    """Memory that the largest missing shard is projected to need, MB; 0 where no plan says so."""
+    if state.stage != "chips":
+        return 0
+    return max((run.plan.shards[index].memory_bytes for index in state.missing), default=0) // 10**6
 
 
 def _failure(state: StageState, failed: Mapping[int, Failure]) -> ShardFailed:

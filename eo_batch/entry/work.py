@@ -1,0 +1,185 @@
+"""Work that is shared through the store: freeze a list of shards, run one slice of it, see what became of it."""
+
+import socket
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from eo_batch.core import layout
+from eo_batch.core.errors import DataError, StoreMissing
+from eo_batch.core.specfile import dump_spec, parse_spec
+from eo_batch.core.work import GivenUp, Try, WorkList
+from eo_batch.entry.door import Door, done
+from eo_batch.entry.run import Run
+from eo_batch.entry.stages import counts, inputs_of, shards_of
+from eo_batch.io.store import Store
+from eo_batch.runners.base import SLICE, Failure
+from eo_batch.runners.book import Fault, guarded
+from eo_batch.settings import Settings
+
+ATTEMPTS = 6
+"""Tries for each shard in pods, where a try is also lost with a pod that is killed or a store that restarts."""
+_LONGEST_PAUSE_S = 60.0
+_DIED = Fault("the pod that ran it died every time (out of memory, or killed)", retryable=False)
+
+
+@dataclass
+class Work:
+    """The `Remote` of one stage of a run."""
+
+    run: Run
+    stage: str
+    runner: str
+    """Name of the runner, for receipts."""
+    _id: str = ""
+    _pending: dict[int, str] = field(default_factory=dict)
+    """Shards that are not known to be settled, by index."""
+    _settled: dict[int, Failure | None] = field(default_factory=dict)
+
+    @property
+    def _prefix(self) -> str:
+        return self.run.identity.prefix(self.stage)
+
+    def freeze(self, indices: Sequence[int], shards_per_pod: int) -> tuple[str, ...]:
+        """See `Remote.freeze`."""
+        shards = shards_of(self.run, self.stage)
+        self._id = uuid.uuid4().hex[:12]
+        self._pending = {index: shards[index] for index in indices}
+        listed = WorkList(
+            stage=self.stage,
+            indices=tuple(indices),
+            shards_per_pod=shards_per_pod,
+            attempts=ATTEMPTS,
+            runner=self.runner,
+            refresh=self.run.refresh,
+            spec=dump_spec(self.run.spec),
+        )
+        key = layout.work_list(self._prefix, self._id)
+        self.run.store.put(key, listed.to_bytes(), expires=True)
+        return ("eo-batch", "slice", key, SLICE, "--store", self.run.store.url)
+
+    def settled(self) -> Mapping[int, Failure | None]:
+        """See `Remote.settled`."""
+        store = self.run.store
+        there = set(store.list(layout.receipts_prefix(self._prefix)))
+        failed = set(store.list(layout.work_failures_prefix(self._prefix, self._id)))
+        inputs = inputs_of(self.run, self.stage)
+        for index, shard in list(self._pending.items()):
+            failure = layout.work_failure(self._prefix, self._id, shard)
+            if layout.receipt_key(self._prefix, shard) in there and counts(
+                self.run, self.run.receipt(self.stage, shard), inputs(index)
+            ):
+                self._settled[index] = None
+            elif failure in failed:
+                note = GivenUp.from_bytes(store.get(failure), store.href(failure))
+                self._settled[index] = Failure(note.message, note.tries, note.trace, note.exit_code)
+            else:
+                continue
+            del self._pending[index]
+        return self._settled
+
+    def forget(self) -> None:
+        """See `Remote.forget`. Notes on shards that were given up stay, for `eo-batch status`."""
+        kept = layout.work_failures_prefix(self._prefix, self._id)
+        for key in self.run.store.list(f"{layout.works_prefix(self._prefix)}{self._id}"):
+            if not key.startswith(kept):
+                self.run.store.delete(key)
+
+
+def run_slice(
+    store: Store,
+    key: str,
+    number: int,
+    settings: Settings,
+    say: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Run slice `number` of the list at `key`, shard by shard; True if all of it is done.
+
+    A shard that fails for good is noted in the store, and the others go on. Raises what stops all of it, such as
+    StoreError, and passes on whatever asks the process to end, after taking back the try that this costs.
+    """
+    prefix, _, work = key.removesuffix("/list.json").rpartition("/work/")
+    try:
+        listed = WorkList.from_bytes(store.get(key), store.href(key))
+    except StoreMissing as error:
+        raise DataError(f"{store.href(key)} is gone: whoever started this job has ended it") from error
+    run = Run(parse_spec(listed.spec, where=store.href(key)), store, settings, listed.refresh)
+    shards = shards_of(run, listed.stage)
+    door = Door(run, listed.stage, listed.runner)
+    book = _Notes(store, prefix, work)
+    queue = deque(listed.slice_of(number))
+    tried: set[int] = set()
+    complete = True
+    while queue:
+        index = queue.popleft()
+        shard = shards[index]
+        if done(run, listed.stage, index):
+            book.done(shard)
+            continue
+        tries = book.tries(shard)
+        if book.given_up(shard):
+            complete = False
+            continue
+        if tries >= listed.attempts:
+            book.give_up(shard, _given_up(_DIED, tries))
+            say(f"{listed.stage} {shard}: failed: {_DIED.message}")
+            complete = False
+            continue
+        if index in tried:
+            sleep(min(2.0**tries, _LONGEST_PAUSE_S))
+        tried.add(index)
+        book.begin(shard, tries + 1)
+        try:
+            fault = guarded(door, index)
+        except BaseException:
+            book.begin(shard, tries)
+            raise
+        if fault is None:
+            book.done(shard)
+            say(f"{listed.stage} {shard}: done")
+        elif fault.retryable and tries + 1 < listed.attempts:
+            queue.append(index)
+            say(f"{listed.stage} {shard}: trying again: {fault.message}")
+        else:
+            complete = False
+            book.give_up(shard, _given_up(fault, tries + 1))
+            say(f"{listed.stage} {shard}: failed: {fault.message}")
+    return complete
+
+
+def _given_up(fault: Fault, tries: int) -> GivenUp:
+    return GivenUp(message=fault.message, tries=tries, trace=fault.trace, exit_code=fault.exit_code)
+
+
+@dataclass(frozen=True)
+class _Notes:
+    """Notes of one job in the store."""
+
+    store: Store
+    prefix: str
+    work: str
+
+    def tries(self, shard: str) -> int:
+        key = layout.work_try(self.prefix, self.work, shard)
+        try:
+            return Try.from_bytes(self.store.get(key), self.store.href(key)).tries
+        except StoreMissing:
+            return 0
+
+    def begin(self, shard: str, tries: int) -> None:
+        note = Try(tries=tries, begun=datetime.now(UTC).isoformat(timespec="seconds"), host=socket.gethostname())
+        self.store.put(layout.work_try(self.prefix, self.work, shard), note.to_bytes(), expires=True)
+
+    def given_up(self, shard: str) -> bool:
+        return self.store.exists(layout.work_failure(self.prefix, self.work, shard))
+
+    def give_up(self, shard: str, note: GivenUp) -> None:
+        self.store.put(layout.work_failure(self.prefix, self.work, shard), note.to_bytes(), expires=True)
+        self.done(shard)
+
+    def done(self, shard: str) -> None:
+        self.store.delete(layout.work_try(self.prefix, self.work, shard))
