@@ -9,6 +9,7 @@ import typer
 from eo_batch.core.errors import EoBatchError, Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from eo_batch.core.placement import Placement
     from eo_batch.core.spec import RunSpec
     from eo_batch.entry.run import Run
     from eo_batch.io.store import Store
@@ -42,15 +43,30 @@ WorkersOpt = Annotated[
 def run(
     spec: SpecArg,
     overrides: Overrides = None,
-    store: StoreOpt = "runs",
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            "-s",
+            envvar="EO_BATCH_STORE",
+            help="Folder or URL: s3://, gs://, az://, file://.",
+            show_default="the profile's, or runs",
+        ),
+    ] = None,
     workers: WorkersOpt = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage.", show_default=False)] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Make chips again whose scenes have changed.")] = False,
+    on: Annotated[
+        Path | None, typer.Option("--on", help="Profile that says where to run.", show_default="this machine")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Hand the run over and return; only for profiles whose runner is argo.")
+    ] = False,
 ) -> None:
     """Run a spec, or go on with a run that was interrupted: only what has no receipt yet is done."""
-    _drive(
-        _spec(spec, overrides), _store(store), workers, until, f"eo-batch run {_words(spec, overrides, store)}", refresh
-    )
+    again = f"eo-batch run {_words(spec, overrides, store, on)}"
+    placement = _placement(on, workers)
+    _drive(_spec(spec, overrides), _store(_chosen(store, placement)), placement, until, again, refresh, detach)
 
 
 @app.command()
@@ -62,7 +78,7 @@ def demo(
     from eo_batch.cli.demo import demo_spec, simulate_planet
 
     catalog = simulate_planet(folder)
-    _drive(demo_spec(catalog), _store(str(folder)), workers, None, f"eo-batch demo --folder {folder}")
+    _drive(demo_spec(catalog), _store(str(folder)), _placement(None, workers), None, f"eo-batch demo --folder {folder}")
 
 
 @app.command()
@@ -123,6 +139,18 @@ def shard(
     prepare(opened, stage)
     receipt = Door(opened, stage, "shard")(index)
     typer.echo(f"{stage} {receipt.shard}: done, {len(receipt.outputs)} objects, {receipt.seconds:.1f} s")
+
+
+@app.command()
+def sweep(
+    on: Annotated[Path, typer.Option("--on", help="Profile that names the cluster.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+) -> None:
+    """Delete what runs left behind whose flow or command died: everything that an expired Lease owns."""
+    from eo_batch.runners.sweep import sweep as sweep_namespace
+
+    for line in sweep_namespace(_placement(on, None), dry_run=dry_run):
+        typer.echo(line)
 
 
 @app.command()
@@ -192,34 +220,60 @@ def _fail(message: str, exit_code: int) -> NoReturn:
 
 
 def _drive(
-    spec: "RunSpec", store: "Store", workers: int | None, until: str | None, again: str, refresh: bool = False
+    spec: "RunSpec",
+    store: "Store",
+    placement: "Placement",
+    until: str | None,
+    again: str,
+    refresh: bool = False,
+    detach: bool = False,
 ) -> None:
     from eo_batch.cli.show import show_probe
     from eo_batch.cli.watch import watcher
     from eo_batch.core import layout
-    from eo_batch.entry.drive import drive
+    from eo_batch.entry.launch import launch
     from eo_batch.entry.run import Run
     from eo_batch.entry.stages import stages_of
-    from eo_batch.runners.local import LocalRunner
-    from eo_batch.settings import Settings, cores
+    from eo_batch.settings import Settings
 
-    settings = Settings.from_env()
-    opened = Run(spec, store, settings, refresh)
+    opened = Run(spec, store, Settings.from_env(), refresh)
     if until is not None and until not in stages_of(opened):
         raise UsageError(f"--until {until!r} is no stage of this run; its stages are {', '.join(stages_of(opened))}")
-    count = next(n for n in (workers, settings.workers, cores()) if n is not None)
-    if store.url.startswith("memory:"):
-        count = 0  # another process would see a memory of its own
-    opened.submit()
     try:
         with watcher(opened) as watching:
-            drive(opened, LocalRunner(count), watching, until)
+            launch(opened, placement, watching, until, detach)
     except KeyboardInterrupt as error:
         raise Interrupted(f"stopped; what is done stays done. Go on with: {again}") from error
-    if until is None or until == "report":
+    if not detach and until in (None, "report"):
         show_probe(opened)
         key = f"{opened.identity.prefix('report')}/{layout.REPORT_PAGE}"
         typer.echo(f"report: {_shown(store, key)}")
+
+
+def _placement(profile: Path | None, workers: int | None) -> "Placement":
+    from eo_batch.core.placement import Placement, parse_placement
+
+    if profile is None:
+        return Placement(runner="local", workers=workers)
+    placement = parse_placement(_text(profile, "profile"), str(profile))
+    if workers is None:
+        return placement
+    if placement.runner != "local":
+        raise UsageError(f"--workers={workers} is for this machine; {profile} says how many pods or workers there are")
+    return placement.model_copy(update={"workers": workers})
+
+
+def _chosen(store: str | None, placement: "Placement") -> str:
+    if store is None and placement.store is None and placement.cluster is not None:
+        raise UsageError("the profile names no store that pods reach; give one with --store, such as s3://bucket")
+    return store or placement.store or "runs"
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{what} {path} can't be read: {error}") from error
 
 
 def _shown(store: "Store", key: str) -> str:
@@ -232,11 +286,7 @@ def _shown(store: "Store", key: str) -> str:
 def _spec(path: Path, overrides: list[str] | None) -> "RunSpec":
     from eo_batch.core.specfile import parse_spec
 
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"spec {path} can't be read: {error}") from error
-    return parse_spec(text, overrides or [], str(path))
+    return parse_spec(_text(path, "spec"), overrides or [], str(path))
 
 
 def _store(text: str) -> "Store":
@@ -261,7 +311,10 @@ def _open(store: str, name: str | None) -> "Run":
     return open_run(place, name, Settings.from_env())
 
 
-def _words(spec: Path, overrides: list[str] | None, store: str) -> str:
+def _words(spec: Path, overrides: list[str] | None, store: str | None, on: Path | None) -> str:
     import shlex
 
-    return shlex.join([str(spec), *(overrides or []), "--store", store])
+    words = [str(spec), *(overrides or [])]
+    words += ["--store", store] if store else []
+    words += ["--on", str(on)] if on else []
+    return shlex.join(words)
