@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,10 +16,13 @@ from eo_batch.core.spec import RunSpec
 from eo_batch.entry.drive import state_of
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import stages_of
+from eo_batch.entry.work import Trouble, troubles
 from eo_batch.io.tables import read_table
 
 if TYPE_CHECKING:
     from eo_batch.io.aws import InitReport
+
+_SHOWN_BEGUN = 20
 
 
 def show_plan(spec: RunSpec, plan: Plan, as_json: bool) -> None:
@@ -56,11 +60,13 @@ def show_plan(spec: RunSpec, plan: Plan, as_json: bool) -> None:
 def show_status(run: Run, as_json: bool) -> None:
     """Shards done and missing, by stage."""
     rows: list[dict[str, Any]] = []
+    told: list[tuple[str, Trouble]] = []
     for stage in stages_of(run):
         try:
             state = state_of(run, stage)
         except DataError:
             break  # before the plan is frozen, nobody knows the shards of later stages
+        told += [(stage, trouble) for trouble in troubles(run, stage, (state.shards[i] for i in state.missing))]
         receipts = run.receipts(stage)
         rows.append(
             {
@@ -73,13 +79,22 @@ def show_status(run: Run, as_json: bool) -> None:
             }
         )
     if as_json:
-        typer.echo(json.dumps({"run": run.spec.name, "stages": rows}, indent=1))
+        notes = [{"stage": stage, **asdict(trouble)} for stage, trouble in told]
+        typer.echo(json.dumps({"run": run.spec.name, "stages": rows, "notes": notes}, indent=1))
         return
     table = Table("stage", *(_right(t) for t in ("done", "CPU", "read", "written")))
     for row in rows:
         sizes = (_size(row["bytes_in"]), _size(row["bytes_out"]))
         table.add_row(row["stage"], f"{row['done']} of {row['shards']}", f"{row['cpu_seconds']:.1f} s", *sizes)
     Console().print(table)
+    for stage, trouble in told:
+        if trouble.failure is not None:
+            typer.echo(f"{stage} {trouble.shard}: given up after {trouble.tries} tries: {trouble.failure}")
+    begun = [(stage, trouble) for stage, trouble in told if trouble.failure is None]
+    for stage, trouble in begun[:_SHOWN_BEGUN]:
+        typer.echo(f"{stage} {trouble.shard}: try {trouble.tries}, begun {trouble.since} on {trouble.host}")
+    if len(begun) > _SHOWN_BEGUN:
+        typer.echo(f"… and {len(begun) - _SHOWN_BEGUN} more shards that were begun")
 
 
 def show_why(run: Run, key: str) -> None:

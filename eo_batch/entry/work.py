@@ -4,7 +4,7 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -59,6 +59,10 @@ class Work:
         )
         key = layout.work_list(self._prefix, self._id)
         self.run.store.put(key, listed.to_bytes(), expires=True)
+        again = set(self._pending.values())
+        for note, kind, shard in _notes(self.run.store, self._prefix):
+            if kind == "failures" and shard in again:
+                self.run.store.delete(note)
         return ("eo-batch", "slice", key, SLICE, "--store", self.run.store.url)
 
     def settled(self) -> Mapping[int, Failure | None]:
@@ -87,6 +91,49 @@ class Work:
         for key in self.run.store.list(f"{layout.works_prefix(self._prefix)}{self._id}"):
             if not key.startswith(kept):
                 self.run.store.delete(key)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What pods have noted about a shard that is not done."""
+
+    shard: str
+    tries: int
+    failure: str | None
+    """Why it was given up; None while it runs, or waits to run again."""
+    since: str = ""
+    """When it was last begun, UTC."""
+    host: str = ""
+
+
+def troubles(run: Run, stage: str, missing: Iterable[str]) -> list[Trouble]:
+    """Notes of pods on the shards that have no receipt, sorted; of a shard that was given up, only why."""
+    store, prefix = run.store, run.identity.prefix(stage)
+    wanted = set(missing)
+    found: dict[str, Trouble] = {}
+    for key, kind, shard in sorted(_notes(store, prefix), key=lambda note: note[1], reverse=True):
+        if shard not in wanted:
+            continue
+        try:
+            data, where = store.get(key), store.href(key)
+        except StoreMissing:
+            continue  # done meanwhile
+        if kind == "tries":
+            begun = Try.from_bytes(data, where)
+            found[shard] = Trouble(shard, begun.tries, None, begun.begun, begun.host)
+        else:
+            failure = GivenUp.from_bytes(data, where)
+            found[shard] = Trouble(shard, failure.tries, failure.message)
+    return sorted(found.values(), key=lambda trouble: trouble.shard)
+
+
+def _notes(store: Store, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Key, kind (`tries`, `failures`) and shard of every note of a stage."""
+    works = layout.works_prefix(prefix)
+    for key in store.list(works):
+        _, kind, *shard = key.removeprefix(works).split("/", 2)
+        if shard:
+            yield key, kind, shard[0].removesuffix(".json")
 
 
 def run_slice(
