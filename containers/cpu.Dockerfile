@@ -30,7 +30,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     fi \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/build \
-    && /opt/build/bin/pip install --constraint constraints.txt setuptools==${SETUPTOOLS} \
+    && echo "setuptools==${SETUPTOOLS}" >> constraints.txt \
+    && /opt/build/bin/pip install --constraint constraints.txt setuptools \
     && python3 -m venv --without-pip /opt/venv
 
 # What has to be installed, apart from the rest of pyproject.toml: other changes in that file then rebuild nothing.
