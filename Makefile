@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CLUSTER_FLAGS ?=
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 # One thread per process: tests and workers run side by side, and results depend on the number of threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test check bench servers clean
+.PHONY: help setup demo test test-cluster test-cluster-full check bench servers clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: $(STAMP) ## make .venv with eo-batch and all it needs, pinned by constraints.txt
 
@@ -18,7 +19,13 @@ demo: $(STAMP) ## run the whole job on a simulated planet and print the path of 
 	$(BIN)/eo-batch demo
 
 test: $(STAMP) servers ## run the tests against real servers (those that are not there are skipped, with the reason)
-	$(BIN)/pytest $(PYTEST_FLAGS)
+	$(BIN)/pytest -m "not cluster" $(PYTEST_FLAGS)
+
+test-cluster: $(STAMP) ## run each runner on the Kubernetes cluster of the current context (docs/cluster-tests.md)
+	$(BIN)/pytest -m "cluster and not matrix" $(CLUSTER_FLAGS)
+
+test-cluster-full: $(STAMP) ## the same, disturbed in every way there is
+	$(BIN)/pytest -m cluster $(CLUSTER_FLAGS)
 
 check: $(STAMP) ## check style, types and layers
 	$(BIN)/ruff check .
@@ -34,7 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eo-batch needs Python 3.11 or newer: make PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,flows,kubernetes,dev]'
 	@touch $@
 
 # Azurite is the only server that comes from npm. Without npm, or without network, its tests are skipped.

@@ -26,6 +26,13 @@ from tests.servers.stac_api import StacServer
 
 ROOT = Path(__file__).resolve().parents[1]
 _HOME_VARIABLE = "EO_BATCH_TEST_HOME"
+CLUSTER_VARIABLES = {
+    "EO_BATCH_IMAGE",
+    "EO_BATCH_GPU_IMAGE",
+    "EO_BATCH_SERVERS_IMAGE",
+    "EO_BATCH_CLUSTER_ADAPTER",
+}
+"""What tests on a cluster are told (tests/cluster/conftest.py)."""
 _CLOUD_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "EO_BATCH_")
 
 
@@ -55,7 +62,7 @@ def _home() -> Home:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the cloud credentials or settings of whoever runs it."""
-    keep = {_HOME_VARIABLE, f"{_HOME_VARIABLE}_PID", "EO_BATCH_SHARED", "EO_BATCH_NODE_MODULES"}
+    keep = {_HOME_VARIABLE, f"{_HOME_VARIABLE}_PID", "EO_BATCH_SHARED", "EO_BATCH_NODE_MODULES"} | CLUSTER_VARIABLES
     for name in list(os.environ):
         if name.startswith(_CLOUD_PREFIXES) and name not in keep:
             monkeypatch.delenv(name)

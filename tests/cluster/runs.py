@@ -1,0 +1,113 @@
+"""One small run, as every runner has to make it: the same objects as on this machine, byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from eo_batch.core.planet import PlanetSpec
+from eo_batch.entry.run import Run, open_run
+from eo_batch.io.store import parse_store
+from eo_batch.settings import Settings
+from eo_batch.stages.simulate import simulate
+from tests.servers.objects import ObjectServer
+
+SPEC = """
+name: same
+time: {start: 2023-06-01, end: 2023-07-01}
+grid: {chip_px: 32, gsd_m: 10, block_chips: 4}
+sensors:
+  s2: {kind: s2-l2a, bands: [B02, B08]}
+  s1: {kind: s1, orbit: ascending}
+  labels: {kind: classes, collections: [landcover], assets: {class: map}}
+split: {cell_km: 1, test: 0.3, seed: 2}
+pretrain:
+  seeds: [0, 1]
+  steps: 60
+  batch: 16
+  warmup_steps: 5
+  checkpoint_every_steps: 10
+  validate_every_steps: 20
+  encoder: {dim: 32, depth: 2, heads: 2, decoder_dim: 16, decoder_heads: 2}
+probe: {target: labels, classes: [10, 20, 30, 40]}
+"""
+ASSETS_SIGNED = {"EO_BATCH_ASSETS_ANONYMOUS": "0"}
+"""The planet's files lie in a bucket that wants signatures."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The run as this machine made it."""
+
+    spec: Path
+    objects: Mapping[str, str]
+    """Digest of every object, by key."""
+    shards: Mapping[str, frozenset[str]]
+    """Shards by stage."""
+
+
+def make_reference(server: ObjectServer, folder: Path) -> Reference:
+    """Simulate a planet in a bucket, and run the spec over it here, into another."""
+    planet = PlanetSpec.tiny()
+    catalog = simulate(planet, parse_store(server.new_bucket()))
+    spec = folder / "spec.yaml"
+    spec.write_text(f"{SPEC}\ncatalog: {catalog}\narea: {{bbox: {list(planet.area_bbox)}}}\n")
+    store = server.new_bucket()
+    command(["run", str(spec), "--store", store, "--workers", "2"])
+    run = open_run(parse_store(store), "same", Settings.from_env())
+    return Reference(spec, objects(store), done(run))
+
+
+def command(argv: list[str], timeout_s: float = 900) -> str:
+    """What `eo-batch` said. Raises AssertionError if it ended otherwise than well."""
+    ended = start(argv)
+    said, _ = ended.communicate(timeout=timeout_s)
+    assert ended.returncode == 0, said
+    return said
+
+
+def start(argv: list[str]) -> subprocess.Popen[str]:
+    """`eo-batch` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from eo_batch.cli import main; main()", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | ASSETS_SIGNED,
+    )
+
+
+def objects(store: str) -> dict[str, str]:
+    """Digest of every object but those that tell of times and machines: receipts, the report, the spec as submitted,
+    and the notes that pods leave while they work.
+    """
+    opened = parse_store(store)
+    told = ("/receipts/", "/report-", "/work/")
+    return {
+        key: hashlib.sha256(opened.get(key)).hexdigest()
+        for key in opened.list()
+        if not any(part in key for part in told)
+    }
+
+
+def done(run: Run) -> dict[str, frozenset[str]]:
+    """Shards with a receipt whose objects are what the receipt says, by stage."""
+    found = {}
+    for stage in ("plan", "chips", "publish", "pretrain", "embed", "probe", "report"):
+        receipts = run.receipts(stage)
+        for receipt in receipts.values():
+            for key, digest in receipt.digests.items():
+                data = run.store.get(f"{run.identity.prefix(stage)}/{key}")
+                assert hashlib.sha256(data).hexdigest() == digest, f"{stage} {receipt.shard}: {key}"
+        found[stage] = frozenset(receipts)
+    return found
+
+
+def runners(run: Run) -> dict[str, set[str]]:
+    """Who made the receipts of each stage."""
+    return {stage: {receipt.runner for receipt in run.receipts(stage).values()} for stage in done(run)}
