@@ -13,6 +13,8 @@
     ├── RadiometryError          6   nobody can say what an asset's numbers mean
     ├── DataError                7   data written by an earlier stage is not usable (cut short, NaN)
     ├── ShardFailed              8   a shard could not be completed
+    ├── ClusterError             9   a Kubernetes cluster can't be reached, or does not do what it should
+    │   └── ClusterRefused           it says no: a permission, quota, queue or object is missing
     └── Interrupted              130 stopped by a person; says how to resume
 
 Each message says what is wrong, where, and what to do. None needs a traceback to be understood.
@@ -112,6 +114,19 @@ class ShardFailed(EoBatchError):
     """A shard could not be completed."""
 
     exit_code = 8
+
+
+class ClusterError(EoBatchError):
+    """A Kubernetes cluster can't be reached, or does not do what it should."""
+
+    exit_code = 9
+    retryable = True
+
+
+class ClusterRefused(ClusterError):
+    """The cluster says no, and will say no again until somebody changes something."""
+
+    retryable = False
 
 
 class Interrupted(EoBatchError):

@@ -1,0 +1,35 @@
+"""torchrun, but its exit code says how the processes ended; torchrun's own is 1 whatever happened.
+
+    python3 -m eo_batch.runners.together --nnodes=2 … --no-python eo-batch slice …
+
+A slice whose shards were given up for good has noted so in the store: nothing is left to run, and 0 tells Kubernetes
+so; any other code would start the whole gang again.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from eo_batch.runners.base import DO_NOT_RETRY, POLITE_STOP
+
+
+def together(argv: Sequence[str]) -> int:
+    """Run torchrun with these arguments; returns what this process is to end with."""
+    import torch.distributed.run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    torchrun: Any = torch.distributed.run  # has no types
+    try:
+        torchrun.run(torchrun.parse_args(list(argv)))
+    except SignalException:
+        return POLITE_STOP
+    except ChildFailedError as error:
+        codes = {failure.exitcode for failure in error.failures.values()}
+        print(error, file=sys.stderr, flush=True)
+        return 0 if codes == {DO_NOT_RETRY} else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(together(sys.argv[1:]))
