@@ -6,10 +6,13 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from eo_batch.core.errors import StoreError
 from eo_batch.core.planet import PlanetSpec
 from eo_batch.entry.run import Run, open_run
 from eo_batch.io.store import parse_store
@@ -111,3 +114,31 @@ def done(run: Run) -> dict[str, frozenset[str]]:
 def runners(run: Run) -> dict[str, set[str]]:
     """Who made the receipts of each stage."""
     return {stage: {receipt.runner for receipt in run.receipts(stage).values()} for stage in done(run)}
+
+
+@contextmanager
+def nothing_done_twice(url: str) -> Iterator[None]:
+    """Look at a store's receipts while the block runs. Raises AssertionError if one was ever written anew: a shard was
+    run again though it was done.
+    """
+    seen: dict[str, bytes] = {}
+    ended = threading.Event()
+
+    def look() -> None:
+        store = parse_store(url)
+        while not ended.wait(0.5):
+            with suppress(StoreError):  # servers are restarted on purpose
+                for key in store.list():
+                    if "/receipts/" in key and key not in seen:
+                        seen[key] = store.get(key)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=60)
+    store = parse_store(url)
+    assert seen, "nobody saw a receipt"
+    assert [key for key, data in seen.items() if store.get(key) != data] == []

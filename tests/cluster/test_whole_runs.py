@@ -1,0 +1,66 @@
+"""The same spec through every runner, out of the installed chart, while pods are killed: the bytes of a run on this
+machine, nothing lost, nothing done twice that was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from eo_batch.entry.run import open_run
+from eo_batch.io.store import parse_store
+from eo_batch.settings import Settings
+from tests.cluster.chart import Installed, installed
+from tests.cluster.conftest import S3, Images
+from tests.cluster.killing import killing, kills_seen
+from tests.cluster.kube import get, wait_for
+from tests.cluster.runs import Reference, command, done, make_reference, nothing_done_twice, objects, runners
+
+pytestmark = pytest.mark.cluster
+
+STAGES = ("plan", "chips", "publish", "pretrain", "embed", "probe", "report")
+
+
+@pytest.fixture(scope="module")
+def release(images: Images, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    with installed("eo-batch-test-runs", images, s3, tmp_path_factory.mktemp("release")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def reference(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.server.env.items():
+            patch.setenv(name, value)
+        yield make_reference(s3.server, tmp_path_factory.mktemp("reference"))
+
+
+def check_same(store: str, reference: Reference, runner: str) -> None:
+    """The run in a store is that of the reference, and was made by one runner."""
+    assert objects(store) == reference.objects
+    run = open_run(parse_store(store), "same", Settings.from_env())
+    assert done(run) == reference.shards
+    assert runners(run) == {stage: {runner} for stage in STAGES}
+
+
+def check_nothing_left(release: Installed) -> None:
+    """Neither Jobs nor pods nor Leases of any run are left."""
+    for kind in ("jobs", "leases", "pods"):
+        left = get(release.namespace, kind, "-l", "eo-batch.io/run")
+        assert left == [], f"{kind}: {[thing['metadata']['name'] for thing in left]}"
+
+
+@pytest.mark.slow
+def test_indexed_jobs_with_a_kill_in_every_stage(release: Installed, reference: Reference, s3_here: S3) -> None:
+    store = s3_here.server.new_bucket()
+    with killing(release.namespace, per_stage=1, seed=1) as killer, nothing_done_twice(store):
+        said = command(
+            ["run", str(reference.spec), "--store", store, "--on", str(release.profile("kubernetes"))], timeout_s=900
+        )
+    assert set(killer.by_stage) == set(STAGES), said
+    wait_for(lambda: set(killer.killed) <= kills_seen(release.namespace), "the nodes report every kill", 30)
+    check_same(store, reference, "kubernetes")
+    check_nothing_left(release)
+    again = command(["run", str(reference.spec), "--store", store, "--on", str(release.profile("kubernetes"))])
+    assert [line for line in again.splitlines() if "to do" in line] == [], "everything has a receipt"
