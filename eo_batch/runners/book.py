@@ -52,6 +52,10 @@ class Book:
         """Tell that an index will run again; its tries stay as they are."""
         self._on_event(Event(index, "retry", why))
 
+    def wait(self, for_what: str) -> None:
+        """Tell what the whole job waits for."""
+        self._on_event(Event(None, "wait", for_what))
+
     def outcome(self) -> Outcome:
         """What became of the job so far."""
         return Outcome(frozenset(self._done), dict(self._failed))

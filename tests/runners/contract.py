@@ -25,11 +25,14 @@ import pytest
 
 from eo_batch.core.errors import DataError, ShardFailed, StoreError
 from eo_batch.runners.base import Call, Event, Job, Outcome, Runner
+from eo_batch.runners.dask import DaskRunner
+from eo_batch.runners.dask_places import LocalProcesses
 from eo_batch.runners.local import LocalRunner
 
 RUNNERS: Mapping[str, Callable[[], Runner]] = {
     "serial": lambda: LocalRunner(0),
     "processes": lambda: LocalRunner(2),
+    "dask": lambda: DaskRunner(LocalProcesses(2)),
 }
 BIG = 50_000_000
 """Characters of a message that nobody wants to read."""
