@@ -13,6 +13,7 @@ RUN if command -v python3 >/dev/null; then python=; else python=python3; fi \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
         ca-certificates libexpat1 tini ${python} \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/* \
+    && python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "BASE has no Python 3.11 or newer: take another")' \
     && groupadd --gid 10001 eo-batch \
     && useradd --uid 10001 --gid 10001 --no-log-init --home-dir /tmp --no-create-home --shell /usr/sbin/nologin eo-batch
 
@@ -21,7 +22,7 @@ FROM runtime AS build
 ARG SETUPTOOLS=80.9.0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-COPY constraints.txt ./
+COPY constraints.txt containers/trim.py ./
 # hadolint ignore=DL3008
 RUN --mount=type=cache,target=/root/.cache/pip \
     if ! python3 -c 'import ensurepip' 2>/dev/null; then \
@@ -29,30 +30,26 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-venv; \
     fi \
     && rm -rf /var/lib/apt/lists/* \
-    && python3 -m venv /opt/build \
     && echo "setuptools==${SETUPTOOLS}" >> constraints.txt \
+    && python3 -m venv /opt/build \
     && /opt/build/bin/pip install --constraint constraints.txt setuptools \
     && python3 -m venv --without-pip /opt/venv
 
-# What has to be installed, apart from the rest of pyproject.toml: other changes in that file then rebuild nothing.
+# What is to be installed, without the rest of pyproject.toml: other changes in that file then rebuild nothing.
 FROM build AS wanted
 COPY pyproject.toml containers/requirements.py ./
 RUN python3 requirements.py > core.txt \
     && python3 requirements.py kubernetes flows > cluster.txt \
     && python3 requirements.py train > train.txt
 
-# Tests of other projects are dropped where nothing imports them (numpy.testing needs numpy's). Byte code that is never
-# checked against its source needs no writable disk and survives file systems that lose times.
 FROM build AS packages
 COPY --from=wanted /src/core.txt /src/cluster.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --constraint constraints.txt \
         --requirement core.txt --requirement cluster.txt \
-    && find /opt/venv/lib/python3*/site-packages/pandas /opt/venv/lib/python3*/site-packages/pyarrow \
-        -type d -name tests -prune -exec rm -rf {} + \
-    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
+    && python3 trim.py /opt/venv
 
-# eo-batch itself, laid out as it goes into the environment. The wheel is built without the network.
+# eo-batch itself, laid out as it goes into /opt. Its wheel has the same bytes whenever it is built.
 FROM build AS application
 ENV SOURCE_DATE_EPOCH=1577836800
 COPY pyproject.toml README.md ./
@@ -62,26 +59,30 @@ COPY recipes /opt/application/eo-batch/recipes
 RUN /opt/build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /tmp/wheel . \
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --no-deps --no-index \
         --prefix /opt/application/venv /tmp/wheel/*.whl \
-    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/application \
+    && python3 trim.py /opt/application/venv \
     && chmod -R u=rwX,go=rX /opt/application
 
 FROM runtime
-COPY --from=packages /opt/venv /opt/venv
-COPY --from=application /opt/application /opt
-# The root file system may be read-only: what is written (caches, Prefect's and Dask's own files) goes to /tmp.
+# The root file system may be read-only: what is written (caches, files of Prefect and Dask) goes to /tmp. No use of the
+# image is reported to anybody.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     USER=eo-batch \
+    DASK_TEMPORARY_DIRECTORY=/tmp/dask \
+    DO_NOT_TRACK=1 \
     PREFECT_HOME=/tmp/prefect \
-    DASK_TEMPORARY_DIRECTORY=/tmp/dask
+    PREFECT_SERVER_ANALYTICS_ENABLED=false
 # Deployments and specs are named relative to here: flows/….py:flow, recipes/….yaml.
 WORKDIR /opt/eo-batch
 USER 10001:10001
 # As process 1, a program without a handler of its own would not end on SIGTERM.
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["eo-batch", "--help"]
+# From what seldom changes to what often does: a change of the code moves the last layer only.
+COPY --from=packages /opt/venv /opt/venv
+COPY --from=application /opt/application /opt
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="eo-batch" \

@@ -1,0 +1,66 @@
+"""Drops from an installed tree what only compilers and other projects' tests read, and compiles the modules that stay.
+
+`python3 trim.py /opt/venv`, with the Python that will import them. Byte code that is never checked against its source
+needs no writable disk, and stays valid on file systems that lose times.
+"""
+
+from __future__ import annotations
+
+import compileall
+import re
+import shutil
+import sys
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+UNREAD = (
+    "networkx/**/tests",
+    "pandas/tests",
+    "pyarrow/include",
+    "pyarrow/tests",
+    "scipy/**/tests",
+    "sklearn/**/tests",
+    "sympy/**/tests",
+    "torch/bin/*Test",
+    "torch/bin/protoc*",
+    "torch/bin/test_*",
+    "torch/include",
+)
+"""Patterns below site-packages. Other tests are small, or imported by their package itself (numpy, xarray)."""
+
+NOT_FOR_THIS_PYTHON = re.compile(r"/torch/testing/_internal/py3\d+_")
+"""Modules with syntax of one Python, which torch imports on that one only."""
+
+
+def trim(prefix: Path) -> int:
+    """Delete what UNREAD names in every site-packages below `prefix`; returns the bytes of what went."""
+    gone_bytes = 0
+    for packages in sorted(prefix.glob("lib/python3*/site-packages")):
+        for path in [match for pattern in UNREAD for match in packages.glob(pattern)]:
+            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+            gone_bytes += sum(file.lstat().st_size for file in files)
+            if path.is_file():
+                path.unlink()
+            else:
+                shutil.rmtree(path)
+    return gone_bytes
+
+
+def compile_all(prefix: Path) -> bool:
+    """Compile every module below `prefix`; False, after one line each on stdout, where some could not be."""
+    return bool(
+        compileall.compile_dir(
+            prefix,
+            maxlevels=sys.maxsize,
+            quiet=1,
+            rx=NOT_FOR_THIS_PYTHON,
+            workers=0,
+            invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
+        )
+    )
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    print(f"{trim(root) / 1e6:.0f} MB dropped from {root}")
+    sys.exit(not compile_all(root))
