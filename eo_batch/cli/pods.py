@@ -1,6 +1,7 @@
 """Commands that pods run. People can, too, to see what a pod would do.
 
-A pod's exit code tells Kubernetes and Argo what to do next: see `runners.base`.
+A pod's exit code tells Kubernetes and Argo what to do next: see `runners.base`; 2, as for wrong input, is what all pods
+of its kind would end with.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eo_batch.core.errors import EoBatchError
+from eo_batch.core.errors import EoBatchError, UsageError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -43,11 +44,12 @@ def slice_(
 
 @contextmanager
 def _pod() -> Iterator[None]:
-    """End the process with POLITE_STOP when it is asked to end, and with DO_NOT_RETRY where trying again helps nobody.
+    """End the process with POLITE_STOP when it is asked to end, and as on wrong input where neither this pod nor any
+    other of its kind will do better.
 
     What runs inside sees a KeyboardInterrupt first, and has until the pod's grace period is over.
     """
-    from eo_batch.runners.base import DO_NOT_RETRY, POLITE_STOP
+    from eo_batch.runners.base import POLITE_STOP
 
     asked = False
 
@@ -67,7 +69,7 @@ def _pod() -> Iterator[None]:
             os._exit(POLITE_STOP)  # a library's thread that still waits would keep the pod until it is killed
         if isinstance(error, EoBatchError) and not error.retryable:
             _say(f"error: {error}")
-            raise typer.Exit(DO_NOT_RETRY) from error
+            raise typer.Exit(UsageError.exit_code) from error
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

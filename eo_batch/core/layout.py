@@ -100,6 +100,11 @@ def work_failures_prefix(prefix: str, work: str) -> str:
     return f"{prefix}/work/{work}/failures/"
 
 
+def workflow_spec(run: str, work: str) -> str:
+    """The spec that all steps of one workflow go by, whatever is submitted under the run's name meanwhile."""
+    return f"{run}/work/{work}/{RUN_SPEC}"
+
+
 def works_prefix(prefix: str) -> str:
     """Where the jobs of a stage are listed. All below it is of use only while a job runs, and may be deleted."""
     return f"{prefix}/work/"

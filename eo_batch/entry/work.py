@@ -34,6 +34,8 @@ class Work:
     stage: str
     runner: str
     """Name of the runner, for receipts."""
+    name: str = ""
+    """Name of the list, for those who freeze the same list however often they try; empty makes a new one each time."""
     _id: str = ""
     _pending: dict[int, str] = field(default_factory=dict)
     """Shards that are not known to be settled, by index."""
@@ -43,12 +45,13 @@ class Work:
     def _prefix(self) -> str:
         return self.run.identity.prefix(self.stage)
 
+    @property
+    def _failures(self) -> str:
+        return layout.work_failures_prefix(self._prefix, self._id)
+
     def freeze(self, indices: Sequence[int], shards_per_pod: int) -> tuple[str, ...]:
-        """See `Remote.freeze`."""
-        shards = shards_of(self.run, self.stage)
-        self._id = uuid.uuid4().hex[:12]
-        self._pending = {index: shards[index] for index in indices}
-        listed = WorkList(
+        """See `Remote.freeze`. A named list that is there already stays as it is: pods may be at work on it."""
+        wanted = WorkList(
             stage=self.stage,
             indices=tuple(indices),
             shards_per_pod=shards_per_pod,
@@ -57,19 +60,39 @@ class Work:
             refresh=self.run.refresh,
             spec=dump_spec(self.run.spec),
         )
-        key = layout.work_list(self._prefix, self._id)
-        self.run.store.put(key, listed.to_bytes(), expires=True)
+        store, work = self.run.store, self.name or uuid.uuid4().hex[:12]
+        key = layout.work_list(self._prefix, work)
+        if not self.name:
+            store.put(key, wanted.to_bytes(), expires=True)
+        elif not store.put_if_absent(key, wanted.to_bytes()):
+            wanted = WorkList.from_bytes(store.get(key), store.href(key))
+        self._adopt(work, wanted)
         again = set(self._pending.values())
-        for note, kind, shard in _notes(self.run.store, self._prefix):
-            if kind == "failures" and shard in again:
-                self.run.store.delete(note)
-        return ("eo-batch", "slice", key, SLICE, "--store", self.run.store.url)
+        for note, kind, shard in _notes(store, self._prefix):
+            if kind == "failures" and shard in again and not note.startswith(self._failures):
+                store.delete(note)
+        return ("eo-batch", "slice", key, SLICE, "--store", store.url)
+
+    def frozen(self) -> WorkList | None:
+        """The list called `name`, if somebody has frozen it; `settled` then tells of it."""
+        key = layout.work_list(self._prefix, self.name)
+        try:
+            listed = WorkList.from_bytes(self.run.store.get(key), self.run.store.href(key))
+        except StoreMissing:
+            return None
+        if not self._id:
+            self._adopt(self.name, listed)
+        return listed
+
+    def _adopt(self, work: str, listed: WorkList) -> None:
+        shards = shards_of(self.run, self.stage)
+        self._id, self._pending = work, {index: shards[index] for index in listed.indices}
 
     def settled(self) -> Mapping[int, Failure | None]:
         """See `Remote.settled`."""
         store = self.run.store
         there = set(store.list(layout.receipts_prefix(self._prefix)))
-        failed = set(store.list(layout.work_failures_prefix(self._prefix, self._id)))
+        failed = set(store.list(self._failures))
         inputs = inputs_of(self.run, self.stage)
         for index, shard in list(self._pending.items()):
             failure = layout.work_failure(self._prefix, self._id, shard)
@@ -87,9 +110,10 @@ class Work:
 
     def forget(self) -> None:
         """See `Remote.forget`. Notes on shards that were given up stay, for `eo-batch status`."""
-        kept = layout.work_failures_prefix(self._prefix, self._id)
+        if not self._id:
+            return  # nothing was frozen
         for key in self.run.store.list(f"{layout.works_prefix(self._prefix)}{self._id}"):
-            if not key.startswith(kept):
+            if not key.startswith(self._failures):
                 self.run.store.delete(key)
 
 
