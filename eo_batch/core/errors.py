@@ -13,7 +13,8 @@
     ├── RadiometryError          6   nobody can say what an asset's numbers mean
     ├── DataError                7   data written by an earlier stage is not usable (cut short, NaN)
     ├── ShardFailed              8   a shard could not be completed
-    ├── ClusterError             9   a Kubernetes cluster can't be reached, or does not do what it should
+    ├── ClusterError             9   a Kubernetes cluster does not do what it should
+    │   ├── ClusterDown              it does not answer
     │   └── ClusterRefused           it says no: a permission, quota, queue or object is missing
     └── Interrupted              130 stopped by a person; says how to resume
 
@@ -117,10 +118,14 @@ class ShardFailed(EoBatchError):
 
 
 class ClusterError(EoBatchError):
-    """A Kubernetes cluster can't be reached, or does not do what it should."""
+    """A Kubernetes cluster does not do what it should."""
 
     exit_code = 9
     retryable = True
+
+
+class ClusterDown(ClusterError):
+    """The cluster does not answer, or fails to."""
 
 
 class ClusterRefused(ClusterError):

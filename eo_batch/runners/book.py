@@ -37,16 +37,27 @@ class Book:
     def settle(self, index: int, fault: Fault | None) -> bool:
         """Note the end of one try (None: it went well); True if the index is to be tried again."""
         if fault is None:
-            self._done.add(index)
-            self._on_event(Event(index, "done"))
+            self.end(index, None)
             return False
         self._attempts[index] += 1
         if fault.retryable and self._attempts[index] < self._job.attempts:
             self.again(index, fault.message)
             return True
-        self._failed[index] = Failure(fault.message, self._attempts[index], fault.trace, fault.exit_code)
-        self._on_event(Event(index, "failed", fault.message))
+        self.end(index, Failure(fault.message, self._attempts[index], fault.trace, fault.exit_code))
         return False
+
+    def end(self, index: int, failure: Failure | None) -> None:
+        """Note the end of an index (None: it is done), whoever counted its tries."""
+        if failure is None:
+            self._done.add(index)
+            self._on_event(Event(index, "done"))
+        else:
+            self._failed[index] = failure
+            self._on_event(Event(index, "failed", failure.message))
+
+    def open(self) -> list[int]:
+        """Indices that have not ended, in the job's order."""
+        return [index for index in self._job.indices if index not in self._done and index not in self._failed]
 
     def again(self, index: int, why: str) -> None:
         """Tell that an index will run again; its tries stay as they are."""

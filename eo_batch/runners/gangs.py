@@ -9,7 +9,7 @@ from typing import Any
 
 from eo_batch.core.placement import Placement
 from eo_batch.runners.base import POLITE_STOP
-from eo_batch.runners.manifests import Manifest, exit_rule, head, pod_template
+from eo_batch.runners.manifests import SAME_FOR_ALL, Manifest, exit_rule, head, pod_template, work_labels
 
 GROUP = "gang"
 """Name of the set of Jobs in the JobSet: its Jobs are `NAME-gang-0`, `NAME-gang-1`, …"""
@@ -36,6 +36,7 @@ def gang_manifest(
     assert placement.cluster is not None
     nodes, pool = placement.at(stage).nodes, placement.pools[placement.at(stage).pool]
     metadata, queued = head(placement, stage, name, argv, labels, owner)
+    marked = work_labels(labels, stage, name)
     fields = {
         "EO_BATCH_SLICE": "metadata.labels['jobset.sigs.k8s.io/job-index']",
         "EO_BATCH_RANK": "metadata.annotations['batch.kubernetes.io/job-completion-index']",
@@ -62,11 +63,12 @@ def gang_manifest(
             "rules": [
                 {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 exit_rule("FailJob", POLITE_STOP),
+                exit_rule("FailJob", *SAME_FOR_ALL),
             ]
         },
         "podReplacementPolicy": "Failed",
         "activeDeadlineSeconds": placement.cluster.deadline_s,
-        "template": pod_template(placement, stage, together, labels, memory_mb, fields),
+        "template": pod_template(placement, stage, together, marked, memory_mb, fields),
     }
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
@@ -78,16 +80,24 @@ def gang_manifest(
             "successPolicy": {"operator": "All"},
             "failurePolicy": {
                 "maxRestarts": RESTARTS,
+                # The first that matches decides; a Job's message names the condition or the exit code.
                 "rules": [
-                    {"name": "late", "action": "FailJobSet", "onJobFailureReasons": ["DeadlineExceeded"]},
                     {
                         "name": "disrupted",
                         "action": "RestartJobSetAndIgnoreMaxRestarts",
                         "onJobFailureReasons": ["PodFailurePolicy"],
+                        "onJobFailureMessagePatterns": ["DisruptionTarget", f"exit code {POLITE_STOP}"],
+                    },
+                    {
+                        "name": "hopeless",
+                        "action": "FailJobSet",
+                        "onJobFailureReasons": ["PodFailurePolicy", "DeadlineExceeded"],
                     },
                 ],
             },
             "ttlSecondsAfterFinished": placement.cluster.ttl_s,
-            "replicatedJobs": [{"name": GROUP, "replicas": slices, "template": {"spec": job}}],
+            "replicatedJobs": [
+                {"name": GROUP, "replicas": slices, "template": {"metadata": {"labels": marked}, "spec": job}}
+            ],
         },
     }

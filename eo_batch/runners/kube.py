@@ -1,21 +1,24 @@
 """The one door to the Kubernetes API: objects go in and come out as plain JSON, errors are those of `core.errors`."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import kubernetes
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
-from eo_batch.core.errors import ClusterError, ClusterRefused
+from eo_batch.core.errors import ClusterDown, ClusterRefused
 from eo_batch.core.placement import Cluster
 from eo_batch.runners.manifests import Manifest
+
+T = TypeVar("T")
 
 # Which of its functions have types, and which, differs between the client's versions.
 client: Any = kubernetes.client
@@ -47,8 +50,8 @@ JOBSET = Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 WORKFLOW = Kind("argoproj.io", "v1alpha1", "workflows", "Argo Workflows")
 DASK_CLUSTER = Kind("kubernetes.dask.org", "v1", "daskclusters", "the Dask operator")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Kubernetes")
-QUEUE = Kind("kueue.x-k8s.io", "v1beta1", "localqueues", "Kueue")
-WORKLOAD = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Kueue")
+QUEUES = tuple(Kind("kueue.x-k8s.io", version, "localqueues", "Kueue") for version in ("v1beta2", "v1beta1"))
+WORKLOADS = tuple(Kind("kueue.x-k8s.io", version, "workloads", "Kueue") for version in ("v1beta2", "v1beta1"))
 POD = Kind("", "v1", "pods", "Kubernetes", "pod")
 EVENT = Kind("", "v1", "events", "Kubernetes", "event")
 SECRET = Kind("", "v1", "secrets", "Kubernetes", "secret")
@@ -61,7 +64,7 @@ STARTED = (WORKFLOW, DASK_CLUSTER, JOBSET, JOB, CONFIG_MAP, POD)
 
 @dataclass(frozen=True)
 class Kube:
-    """A namespace of a cluster. Every method raises ClusterError where the API can't be reached, and ClusterRefused
+    """A namespace of a cluster. Every method raises ClusterDown where the API does not answer, and ClusterRefused
     where it says no."""
 
     namespace: str
@@ -140,12 +143,13 @@ class Kube:
         kind: Kind,
         name: str,
         propagation: Literal["Background", "Foreground"] = "Background",
-        uid: str | None = None,
+        **preconditions: str,
     ) -> bool:
-        """Delete an object, and all that it owns; False if it is not there (any more, or with this uid)."""
+        """Delete an object, and all that it owns; False if it is not there, or does not meet a precondition (`uid`,
+        `resourceVersion`) any more."""
         body: Manifest = {"propagationPolicy": propagation}
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
+        if preconditions:
+            body["preconditions"] = preconditions
         with self._errors("delete", kind, name):
             try:
                 if kind.group:
@@ -153,7 +157,7 @@ class Kube:
                 else:
                     self._core("delete", kind, name, body=body)
             except ApiException as error:
-                if error.status == 404 or (error.status == 409 and uid is not None):
+                if error.status == 404 or (error.status == 409 and preconditions):
                     return False
                 raise
         return True
@@ -178,17 +182,21 @@ class Kube:
             answer = client.VersionApi(self._client).get_code(_preload_content=False, **_limits())
         return parsedate_to_datetime(answer.headers["Date"])
 
-    def knows(self, kind: Kind) -> bool:
-        """Whether the cluster has a kind of object."""
-        with self._errors("look for", kind):
-            try:
-                self._custom.list_namespaced_custom_object(*self._path(kind), limit=1, **_limits())
-            except ApiException as error:
-                if error.status == 404:
-                    return False
-                if error.status != 403:
+    def served(self, *kinds: Kind) -> Kind | None:
+        """The first of these kinds that the cluster has, None if it has none."""
+        for kind in kinds:
+            with self._errors("look for", kind):
+                try:
+                    found = self._custom.get_api_resources(
+                        kind.group, kind.version, _preload_content=False, **_limits()
+                    )
+                except ApiException as error:
+                    if error.status == 404:
+                        continue
                     raise
-        return True
+            if kind.plural in {resource["name"] for resource in json.loads(found.data)["resources"]}:
+                return kind
+        return None
 
     @property
     def _custom(self) -> Any:
@@ -224,19 +232,31 @@ class Kube:
                 raise ClusterRefused(f"the cluster has no {kind.plural}.{kind.group}: install {kind.of}") from error
             if error.status is not None and 400 <= error.status < 500 and error.status not in (408, 410, 429):
                 raise ClusterRefused(f"the cluster refuses to {what} {where}: {said}") from error
-            raise ClusterError(f"the cluster failed to {what} {where}: {error.status} {said}; try again") from error
+            raise ClusterDown(f"the cluster failed to {what} {where}: {error.status} {said}; try again") from error
         except (HTTPError, OSError) as error:
             host = self._client.configuration.host
-            raise ClusterError(
+            raise ClusterDown(
                 f"the cluster at {host} does not answer ({type(error).__name__}); can't {what} {where}: check the "
                 "connection, or `kubectl get nodes`"
             ) from error
 
 
+def insist(act: Callable[[], T], most_s: float = 30.0) -> T:
+    """Do something again while the cluster does not answer, as an API server that restarts; for `most_s` at most."""
+    deadline = time.monotonic() + most_s
+    while True:
+        try:
+            return act()
+        except ClusterDown:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
+
+
 def connect(cluster: Cluster) -> Kube:
     """The namespace of a placement: by the kube config, or from within a pod by its service account.
 
-    Raises ClusterError where there is neither.
+    Raises ClusterRefused where there is neither.
     """
     found = client.Configuration()
     try:

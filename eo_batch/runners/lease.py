@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,13 +17,11 @@ from typing import Any
 
 from eo_batch.core.errors import ClusterError, ClusterRefused
 from eo_batch.core.placement import Placement
-from eo_batch.runners.kube import LEASE, STARTED, Kube, connect
+from eo_batch.runners.kube import LEASE, STARTED, Kind, Kube, connect, insist
 from eo_batch.runners.manifests import LEASE_LABEL, Manifest, labels_of, object_name
 
 GONE_S = 90.0
 """Longest wait for what a run started to be gone: pods have half a minute to end."""
-_PATIENCE_S = 30.0
-"""How long an API server that restarts is waited for at the end."""
 _LOOK_EVERY_S = 1.0
 
 
@@ -119,19 +117,14 @@ class Lease:
         """Delete it and wait until all that it owned is gone, `GONE_S` at most: it is all being deleted by then, but
         pods on a node that was lost stay until the node's object goes."""
         self._released.set()
-        deadline = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                self.kube.delete(LEASE, self.name, uid=self.uid)
-                wait_until_gone(self.kube, f"{LEASE_LABEL}={self.name}", GONE_S)
-                return
-            except ClusterError as error:
-                if not error.retryable or time.monotonic() > deadline:
-                    raise ClusterError(
-                        f"lease {self.namespace}/{self.name} is left behind with all that this run started ({error}); "
-                        f"`eo-batch sweep` deletes it when it has expired, {self.lease_s} s from now"
-                    ) from error
-                time.sleep(_LOOK_EVERY_S)
+        try:
+            insist(lambda: self.kube.delete(LEASE, self.name, uid=self.uid))
+            insist(lambda: wait_until_gone(self.kube, f"{LEASE_LABEL}={self.name}", GONE_S))
+        except ClusterError as error:
+            raise ClusterError(
+                f"lease {self.namespace}/{self.name} is left behind with all that this run started ({error}); "
+                f"`eo-batch sweep` deletes it when it has expired, {self.lease_s} s from now"
+            ) from error
 
 
 @contextmanager
@@ -157,13 +150,13 @@ def held_lease(placement: Placement, run: str) -> Iterator[Lease]:
     lease._release()
 
 
-def wait_until_gone(kube: Kube, labels: str, most_s: float) -> list[str]:
-    """Wait until no object of a run with these labels is left, `most_s` at most; returns what is left."""
+def wait_until_gone(kube: Kube, labels: str, most_s: float, kinds: Sequence[Kind] = STARTED) -> list[str]:
+    """Wait until no object of these kinds with these labels is left, `most_s` at most; returns what is left."""
     deadline = time.monotonic() + most_s
     while True:
         left = [
             f"{kind.plural}/{found['metadata']['name']}"
-            for kind in STARTED
+            for kind in kinds
             for found in kube.list(kind, labels, most=20, absent_ok=True)
         ]
         if not left or time.monotonic() > deadline:

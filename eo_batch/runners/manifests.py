@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eo_batch.core.errors import SpecError
+from eo_batch.core.errors import SpecError, UsageError
 from eo_batch.core.placement import Placement
 from eo_batch.runners.base import DO_NOT_RETRY, POLITE_STOP
 
@@ -20,6 +20,8 @@ RUN_LABEL = "eo-batch.io/run"
 LEASE_LABEL = "eo-batch.io/lease"
 """Label of everything that a Lease owns, directly or not: the Lease's name."""
 STAGE_LABEL = "eo-batch.io/stage"
+WORK_LABEL = "eo-batch.io/work"
+"""Label of one piece of work and of all its pods: its name."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 COMMAND_ANNOTATION = "eo-batch.io/command"
 
@@ -32,6 +34,8 @@ MAX_COMPLETIONS = 100_000
 NAME_CHARS = 47
 """Longest name: a JobSet's pods add the name of a set, the number of a gang and of a pod in it (`-gang-9999-9999`), and
 all of it has to fit into a host name of 63 characters."""
+SAME_FOR_ALL = (UsageError.exit_code, 126, 127)
+"""Exit codes that every pod of a Job would end with: its input is wrong, or its image does not have the command."""
 
 _DEATHS = 8
 """Deaths of its pod that each shard of a slice is granted. A slice itself gives up a shard after fewer tries, and goes
@@ -144,6 +148,7 @@ def work_manifest(
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                     exit_rule("Ignore", POLITE_STOP),
                     exit_rule("FailIndex", DO_NOT_RETRY),
+                    exit_rule("FailJob", *SAME_FOR_ALL),
                 ]
             },
             "podReplacementPolicy": "Failed",
@@ -153,7 +158,7 @@ def work_manifest(
                 placement,
                 stage,
                 argv,
-                labels,
+                work_labels(labels, stage, name),
                 memory_mb,
                 {"EO_BATCH_SLICE": "metadata.annotations['batch.kubernetes.io/job-completion-index']"},
             ),
@@ -175,7 +180,7 @@ def head(
     metadata: Manifest = {
         "name": name,
         "namespace": placement.cluster.namespace,
-        "labels": _labels(labels, stage) | ({QUEUE_LABEL: queue} if queue else {}),
+        "labels": work_labels(labels, stage, name) | ({QUEUE_LABEL: queue} if queue else {}),
         "annotations": {COMMAND_ANNOTATION: shlex.join(argv)},
     }
     if owner is not None:
@@ -183,9 +188,14 @@ def head(
     return metadata, queue is not None
 
 
-def exit_rule(action: str, code: int) -> Manifest:
+def exit_rule(action: str, *codes: int) -> Manifest:
     """A rule of a podFailurePolicy on the exit code of the container that works."""
-    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]}}
+    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": sorted(codes)}}
+
+
+def work_labels(labels: Mapping[str, str], stage: str, name: str) -> dict[str, str]:
+    """Labels of a piece of work and of its pods."""
+    return {**labels, "app.kubernetes.io/component": stage, STAGE_LABEL: stage, WORK_LABEL: name}
 
 
 def pod_template(
@@ -196,8 +206,8 @@ def pod_template(
     memory_mb: int = 0,
     fields: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """The pods that run `argv` for a stage. `fields` are environment variables out of fields of the pod itself, which
-    `argv` may name as `$(VARIABLE)`."""
+    """The pods that run `argv` for a stage, with these labels and those of the placement. `fields` are environment
+    variables out of fields of the pod itself, which `argv` may name as `$(VARIABLE)`."""
     cluster, pool = placement.cluster, placement.pools[placement.at(stage).pool]
     assert cluster is not None
     env: list[Manifest] = [
@@ -207,7 +217,8 @@ def pod_template(
     fixed = {"HOME": "/tmp", "OMP_NUM_THREADS": "1"} | cluster.env
     env += [{"name": variable, "value": value} for variable, value in fixed.items()]
     asked_mb = max(pool.memory_mb, memory_mb)
-    limits = {"memory": f"{int(asked_mb * _SPARE)}M", "ephemeral-storage": f"{_SCRATCH_MB}M"}
+    limit_mb = int(asked_mb * _SPARE) + (_SHARED_MEMORY_MB if pool.gpus else 0)
+    limits = {"memory": f"{limit_mb}M", "ephemeral-storage": f"{_SCRATCH_MB}M"}
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}]
     volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {"sizeLimit": f"{_SCRATCH_MB}M"}}]
     if pool.gpus:
@@ -260,9 +271,5 @@ def pod_template(
         spec["tolerations"] = [toleration.model_dump(exclude_none=True) for toleration in pool.tolerations]
     if pool.priority_class:
         spec["priorityClassName"] = pool.priority_class
-    metadata = {"labels": _labels(labels, stage) | cluster.pod_labels, "annotations": dict(_LEAVE_ALONE)}
+    metadata = {"labels": {**labels, **cluster.pod_labels}, "annotations": dict(_LEAVE_ALONE)}
     return {"metadata": metadata, "spec": spec}
-
-
-def _labels(labels: Mapping[str, str], stage: str) -> dict[str, str]:
-    return {**labels, "app.kubernetes.io/component": stage, STAGE_LABEL: stage}

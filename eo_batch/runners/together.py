@@ -27,7 +27,9 @@ def together(argv: Sequence[str]) -> int:
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
         print(error, file=sys.stderr, flush=True)
-        return 0 if codes == {DO_NOT_RETRY} else 1
+        if codes == {DO_NOT_RETRY}:
+            return 0
+        return codes.pop() if len(codes) == 1 and min(codes) > 0 else 1  # negative: the number of a signal
     return 0
 
 

@@ -1,0 +1,179 @@
+"""What keeps pods from running, in words for people: asked of the cluster, told by runners and by `eo-batch status`."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from eo_batch.runners.book import one_line
+from eo_batch.runners.kube import EVENT, JOB, JOBSET, POD, WORKLOADS, Kube
+from eo_batch.runners.manifests import Manifest
+
+_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_SOME = 50
+"""Pods that are looked at: if more wait, they wait for the same."""
+_SLOW_S = 60.0
+"""A pod that is on a node and has not started for this time has something that keeps it from it."""
+_LOST_S = 30.0
+"""A pod that is still there this long after it should have ended is on a node that is lost."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Something that keeps pods from running."""
+
+    message: str
+    """One line for a person: what, where, and what to do."""
+    mends: bool
+    """Whether time can mend it: nodes come, quota gets free. Otherwise somebody has to change something."""
+
+
+def waits_of(kube: Kube, labels: str) -> list[Wait]:
+    """What the work with these labels (a selector) waits for, each thing once; empty if nothing is in its way.
+
+    Raises ClusterError.
+    """
+    now = kube.now()
+    jobs, sets = kube.list(JOB, labels), kube.list(JOBSET, labels, absent_ok=True)
+    found = [*_queued(kube, [*jobs, *sets])]
+    for job in jobs:
+        found += _not_created(kube, job)
+    pending = kube.list(POD, labels, "status.phase=Pending", _SOME)
+    found += pods_wait(pending)
+    slow = next((pod for pod in pending if _starts_slowly(pod, now)), None)
+    if slow is not None and not found:
+        found += _told_of(kube, slow)
+    if any(job.get("status", {}).get("terminating") for job in jobs):
+        found += lost_pods(kube.list(POD, labels, "status.phase=Running", _SOME), now)
+    return list(dict.fromkeys(found))
+
+
+def pods_wait(pods: Iterable[Manifest]) -> Iterator[Wait]:
+    """What pending pods wait for."""
+    for pod in pods:
+        status = pod.get("status", {})
+        for condition in status.get("conditions") or ():
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                text = condition.get("message") or condition.get("reason") or "no reason given"
+                yield Wait(f"no node takes the pods: {one_line(text.partition(' preemption:')[0])}", mends=True)
+        for container in status.get("containerStatuses") or ():
+            waiting = container.get("state", {}).get("waiting") or {}
+            reason, text = waiting.get("reason", ""), one_line(waiting.get("message", ""))
+            if reason in _IMAGE:
+                # Only the first failure says why; later ones that somebody is backing off.
+                why = f": {text}" if text and not text.startswith("Back-off") else ""
+                yield Wait(
+                    f"image {container['image']} can't be pulled ({reason}){why}; check cluster.image", mends=False
+                )
+            elif reason in _START:
+                yield Wait(f"the pods can't be started ({reason}): {text}; check cluster.secrets", mends=False)
+
+
+def lost_pods(pods: Iterable[Manifest], now: datetime) -> Iterator[Wait]:
+    """Pods that should have ended and have not, because nobody on their node tells."""
+    for pod in pods:
+        ends = pod["metadata"].get("deletionTimestamp")
+        if ends is not None and now - _time(ends) > timedelta(seconds=_LOST_S):
+            node = pod["spec"].get("nodeName", "its node")
+            yield Wait(
+                f"{node} is lost, and its pods count as running until it is gone: `kubectl delete node {node}`, if no "
+                "cloud controller does",
+                mends=True,
+            )
+
+
+def created_wait(events: Iterable[Manifest]) -> Wait | None:
+    """Why a Job can't create its pods, by its events; None if it can."""
+    newest: dict[str, tuple[datetime, str]] = {}
+    for event in events:
+        when = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
+        seen = (_time(when), event.get("message") or "")
+        newest[event["reason"]] = max(newest.get(event["reason"], seen), seen)
+    failed, created = newest.get("FailedCreate"), newest.get("SuccessfulCreate")
+    if failed is None or (created is not None and created[0] >= failed[0]):
+        return None
+    text = one_line(failed[1]).removeprefix("Error creating: ")
+    text = re.sub(r'^pods "[^"]*" is ', "pods are ", text)
+    return Wait(f"the pods are not admitted: {text}", mends="exceeded quota" in text and not _never_fits(text))
+
+
+def workload_wait(workload: Manifest, queue: str) -> Wait | None:
+    """What a Kueue workload waits for; None if it is admitted, or not yet looked at."""
+    conditions = {one["type"]: one for one in workload.get("status", {}).get("conditions") or ()}
+    if conditions.get("Admitted", {}).get("status") == "True":
+        return None
+    for kind in ("QuotaReserved", "Admitted"):
+        condition = conditions.get(kind)
+        if condition is not None and condition["status"] == "False":
+            text = one_line(condition.get("message", ""))
+            never = condition.get("reason") == "Inadmissible" or "> maximum capacity" in text
+            return Wait(f"queue {queue} has not admitted the pods: {text}", mends=not never)
+    return None
+
+
+def _queued(kube: Kube, works: Iterable[Manifest]) -> Iterator[Wait]:
+    waiting = [work for work in works if work["spec"].get("suspend")]
+    if not waiting:
+        return
+    kind = kube.served(*WORKLOADS)
+    if kind is None:
+        name = waiting[0]["metadata"]["name"]
+        yield Wait(f"{name} is suspended, and nobody will resume it: the cluster has no Kueue", mends=False)
+        return
+    for work in waiting:
+        queue = work["metadata"]["labels"].get("kueue.x-k8s.io/queue-name", "?")
+        uid = work["metadata"]["uid"]
+        for workload in kube.list(kind, f"kueue.x-k8s.io/job-uid={uid}", absent_ok=True):
+            wait = workload_wait(workload, queue)
+            if wait is not None:
+                yield wait
+
+
+def _not_created(kube: Kube, job: Manifest) -> Iterator[Wait]:
+    spec, status = job["spec"], job.get("status", {})
+    ended = sum(1 for condition in status.get("conditions") or () if condition["type"] in ("Complete", "Failed"))
+    left = spec["completions"] - status.get("succeeded", 0)
+    if ended or spec.get("suspend") or status.get("active", 0) >= min(left, spec["parallelism"]):
+        return
+    fields = f"involvedObject.uid={job['metadata']['uid']}"
+    wait = created_wait(kube.list(EVENT, fields=fields, most=500, absent_ok=True))
+    if wait is not None:
+        yield wait
+
+
+def _starts_slowly(pod: Manifest, now: datetime) -> bool:
+    scheduled = [
+        _time(condition["lastTransitionTime"])
+        for condition in pod.get("status", {}).get("conditions") or ()
+        if condition["type"] == "PodScheduled" and condition["status"] == "True"
+    ]
+    return bool(scheduled) and now - scheduled[0] > timedelta(seconds=_SLOW_S)
+
+
+def _told_of(kube: Kube, pod: Manifest) -> Iterator[Wait]:
+    uid = pod["metadata"]["uid"]
+    events = kube.list(EVENT, fields=f"involvedObject.uid={uid},type=Warning", most=50, absent_ok=True)
+    if events:
+        last = max(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+        yield Wait(f"the pods can't be started ({last['reason']}): {one_line(last.get('message') or '')}", mends=True)
+
+
+def _never_fits(text: str) -> bool:
+    """Whether a quota's whole amount is less than one pod asks for, from what admission says of it."""
+    found = re.search(r"requested: (\S+), used: \S+, limited: (\S+)", text)
+    if found is None:
+        return False
+    asked, limited = (dict(pair.split("=", 1) for pair in amounts.split(",")) for amounts in found.groups())
+    return any(_amount(asked[name]) > _amount(most) for name, most in limited.items() if name in asked)
+
+
+def _amount(text: str) -> float:
+    """A quantity as Kubernetes writes it."""
+    units = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+    found = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", text)
+    return float(found[1]) * units.get(found[2], 1.0) if found else float("inf")
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
