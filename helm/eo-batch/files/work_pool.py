@@ -1,0 +1,33 @@
+"""Give a work pool of Prefect the base job template of the chart: `work_pool.py POOL TEMPLATE.json`.
+
+A pool that is there keeps its limits, and stays paused if it is; one that is not there is made.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectNotFound
+
+
+def furnish(pool: str, template: Path) -> str:
+    """Write the template to the pool; returns what was done."""
+    wanted = json.loads(template.read_text())
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_work_pool(pool)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=pool, type="kubernetes", base_job_template=wanted))
+            return f"work pool {pool}: made"
+        if found.type != "kubernetes":
+            raise SystemExit(
+                f"work pool {pool} is of type {found.type}; name another one in prefect.workPool, or set prefect.type"
+            )
+        client.update_work_pool(pool, WorkPoolUpdate(base_job_template=wanted))
+        return f"work pool {pool}: up to date"
+
+
+if __name__ == "__main__":
+    print(furnish(sys.argv[1], Path(sys.argv[2])))

@@ -1,0 +1,80 @@
+{{/* What each service account may do in Kubernetes, within the namespace, and nothing else. Runners may do nothing. */}}
+
+{{/* What is waited for in a Kueue queue: told by `eo-batch status`. Takes the root; true or empty. */}}
+{{- define "eo-batch.queued" -}}
+{{- $queued := .Values.kueue.enabled -}}
+{{- range .Values.pools -}}{{- if .queue -}}{{- $queued = true -}}{{- end -}}{{- end -}}
+{{- if $queued -}}true{{- end -}}
+{{- end }}
+
+{{/* Drivers start work, follow it, say why it does not start, and delete it. Takes the root. */}}
+{{- define "eo-batch.driverRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, list, create, update, delete]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
+# Whether the pods' own account is there, before pods are asked for.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  resourceNames: [{{ .Values.serviceAccounts.runner.name | quote }}]
+  verbs: [get]
+{{- if .Values.argo.enabled }}
+- apiGroups: [argoproj.io]
+  resources: [workflows]
+  verbs: [get, list, watch, create, update, patch, delete]
+- apiGroups: [argoproj.io]
+  resources: [workflowtemplates]
+  verbs: [get]
+{{- end }}
+{{- if .Values.jobset.enabled }}
+- apiGroups: [jobset.x-k8s.io]
+  resources: [jobsets]
+  verbs: [get, list, watch, create, delete]
+{{- end }}
+{{- if .Values.dask.enabled }}
+- apiGroups: [kubernetes.dask.org]
+  resources: [daskclusters, daskworkergroups, daskautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get]
+{{- end }}
+{{- if include "eo-batch.queued" . }}
+- apiGroups: [kueue.x-k8s.io]
+  resources: [localqueues, workloads]
+  verbs: [get, list]
+{{- end }}
+{{- end }}
+
+{{/* Argo's executor reports what became of a step, and creates and follows the Jobs of stages. Takes the root. */}}
+{{- define "eo-batch.workflowRules" -}}
+- apiGroups: [argoproj.io]
+  resources: [workflowtaskresults]
+  verbs: [create, patch]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+{{- if .Values.jobset.enabled }}
+- apiGroups: [jobset.x-k8s.io]
+  resources: [jobsets]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- end }}
+
+{{/* The sweeper deletes Leases that have expired; Kubernetes deletes what they own. */}}
+{{- define "eo-batch.sweeperRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [list, delete]
+{{- end }}

@@ -1,0 +1,56 @@
+"""What each service account may do in Kubernetes, in the chart's own namespace: all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Right = tuple[str, str, str]
+"""API group (empty for the core), resource (with the object's name where it is one), verb."""
+
+
+def _rights(group: str, resource: str, verbs: str) -> set[Right]:
+    return {(group, resource, verb) for verb in verbs.split()}
+
+
+RUNNER: set[Right] = set()
+SWEEPER = _rights("coordination.k8s.io", "leases", "list delete")
+DRIVER = (
+    _rights("coordination.k8s.io", "leases", "get list create update delete")
+    | _rights("batch", "jobs", "get list watch create delete")
+    | _rights("", "pods", "get list watch")
+    | _rights("", "pods/log", "get")
+    | _rights("", "events", "list")
+    | _rights("", "serviceaccounts/eo-batch-runner", "get")
+)
+DRIVER_WITH = {
+    "argo": _rights("argoproj.io", "workflows", "get list watch create update patch delete")
+    | _rights("argoproj.io", "workflowtemplates", "get"),
+    "jobset": _rights("jobset.x-k8s.io", "jobsets", "get list watch create delete"),
+    "dask": {
+        right
+        for resource in ("daskclusters", "daskworkergroups", "daskautoscalers")
+        for right in _rights("kubernetes.dask.org", resource, "get list watch create patch delete")
+    }
+    | _rights("", "services", "get"),
+    "kueue": _rights("kueue.x-k8s.io", "localqueues", "get list") | _rights("kueue.x-k8s.io", "workloads", "get list"),
+}
+WORKFLOW = _rights("argoproj.io", "workflowtaskresults", "create patch") | _rights(
+    "batch", "jobs", "get list watch create patch delete"
+)
+WORKFLOW_WITH = {"jobset": _rights("jobset.x-k8s.io", "jobsets", "get list watch create patch delete")}
+
+
+def rights(account: str, sections: Iterable[str]) -> set[Right]:
+    """Rights of an account, with some sections of values enabled."""
+    have = set(sections)
+    match account:
+        case "runner":
+            return RUNNER
+        case "sweeper":
+            return SWEEPER
+        case "driver":
+            return DRIVER.union(*(DRIVER_WITH.get(section, set()) for section in have))
+        case "workflow" if "argo" in have:
+            return WORKFLOW.union(*(WORKFLOW_WITH.get(section, set()) for section in have))
+        case _:
+            return set()
