@@ -103,11 +103,27 @@ def status(
     name: RunOpt = None,
     store: StoreOpt = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    on: Annotated[
+        Path | None,
+        typer.Option("--on", help="Profile of a cluster, to ask what the pods wait for.", show_default="none"),
+    ] = None,
 ) -> None:
-    """How far a run is, by its receipts."""
+    """How far a run is, by its receipts and by what its pods noted."""
     from eo_batch.cli.show import show_status
 
-    show_status(_open(store, name), as_json)
+    opened = _open(store, name)
+    show_status(opened, as_json, _waits(on, opened.spec.name) if on else ())
+
+
+def _waits(profile: Path, run: str) -> list[str]:
+    from eo_batch.runners.kube import connect
+    from eo_batch.runners.manifests import RUN_LABEL, label_value
+    from eo_batch.runners.waits import waits_of
+
+    cluster = _placement(profile, None).cluster
+    if cluster is None:
+        raise UsageError(f"--on {profile}: the profile has no cluster to ask")
+    return [wait.message for wait in waits_of(connect(cluster), f"{RUN_LABEL}={label_value(run)}")]
 
 
 @app.command()
@@ -253,11 +269,9 @@ def _drive(
 
 
 def _placement(profile: Path | None, workers: int | None) -> "Placement":
-    from eo_batch.core.placement import Placement, parse_placement
+    from eo_batch.entry.profiles import read_placement
 
-    if profile is None:
-        return Placement(runner="local", workers=workers)
-    placement = parse_placement(_text(profile, "profile"), str(profile))
+    placement = read_placement(str(profile) if profile else None)
     if workers is None:
         return placement
     if placement.runner != "local":
@@ -271,13 +285,6 @@ def _chosen(store: str | None, placement: "Placement") -> str:
     return store or placement.store or "runs"
 
 
-def _text(path: Path, what: str) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{what} {path} can't be read: {error}") from error
-
-
 def _shown(store: "Store", key: str) -> str:
     from urllib.parse import unquote, urlsplit
 
@@ -288,7 +295,11 @@ def _shown(store: "Store", key: str) -> str:
 def _spec(path: Path, overrides: list[str] | None) -> "RunSpec":
     from eo_batch.core.specfile import parse_spec
 
-    return parse_spec(_text(path, "spec"), overrides or [], str(path))
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"spec {path} can't be read: {error}") from error
+    return parse_spec(text, overrides or [], str(path))
 
 
 def _store(text: str) -> "Store":

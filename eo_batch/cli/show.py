@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,10 @@ def show_plan(spec: RunSpec, plan: Plan, as_json: bool) -> None:
     typer.echo("Bytes are pixels before compression; memory is what one worker needs.")
 
 
-def show_status(run: Run, as_json: bool) -> None:
-    """Shards done and missing, by stage."""
+def show_status(run: Run, as_json: bool, waits: Sequence[str] = ()) -> None:
+    """Shards done and missing, by stage, and what pods have noted about those that are missing; `waits` is what keeps
+    pods from running.
+    """
     rows: list[dict[str, Any]] = []
     told: list[tuple[str, Trouble]] = []
     for stage in stages_of(run):
@@ -80,7 +83,7 @@ def show_status(run: Run, as_json: bool) -> None:
         )
     if as_json:
         notes = [{"stage": stage, **asdict(trouble)} for stage, trouble in told]
-        typer.echo(json.dumps({"run": run.spec.name, "stages": rows, "notes": notes}, indent=1))
+        typer.echo(json.dumps({"run": run.spec.name, "stages": rows, "notes": notes, "waits": list(waits)}, indent=1))
         return
     table = Table("stage", *(_right(t) for t in ("done", "CPU", "read", "written")))
     for row in rows:
@@ -95,6 +98,8 @@ def show_status(run: Run, as_json: bool) -> None:
         typer.echo(f"{stage} {trouble.shard}: try {trouble.tries}, begun {trouble.since} on {trouble.host}")
     if len(begun) > _SHOWN_BEGUN:
         typer.echo(f"… and {len(begun) - _SHOWN_BEGUN} more shards that were begun")
+    for wait in waits:
+        typer.echo(f"waiting: {wait}")
 
 
 def show_why(run: Run, key: str) -> None:
