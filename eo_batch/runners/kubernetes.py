@@ -11,7 +11,7 @@ from eo_batch.runners.kube import JOB, JOBSET, POD, Kind, Kube, insist
 from eo_batch.runners.lease import Lease, wait_until_gone
 from eo_batch.runners.manifests import WORK_LABEL, object_name, slicing, work_manifest
 from eo_batch.runners.preflight import preflight
-from eo_batch.runners.watch import Watch
+from eo_batch.runners.watch import Watch, WatchedJob
 
 _END_S = 60.0
 """Longest wait for the pods of a job to be gone: they have half a minute to end."""
@@ -55,7 +55,7 @@ class KubernetesRunner:
         kind = JOBSET if manifest["kind"] == "JobSet" else JOB
         try:
             insist(lambda: kube.create(kind, manifest))
-            Watch(self.lease, job.remote, book, kind, name, slice_of).follow()
+            Watch(self.lease, job.remote, book, WatchedJob(kube, kind, name), slice_of).follow()
         except BaseException as error:
             try:
                 _end(kube, kind, name, job.remote)

@@ -6,10 +6,15 @@ from eo_batch.runners.manifests import Manifest
 
 KILLED = 137
 """Exit code of what got SIGKILL."""
+GONE = "Gone"
+"""Reason of the end of what somebody deleted."""
+
+End = tuple[bool, str, str]
+"""How something ended: whether it went well, the reason in one word, and in a line."""
 
 
-def end_of(work: Manifest) -> tuple[bool, str, str] | None:
-    """How a Job or JobSet ended: whether it went well, the reason in one word, and in a line; None if it goes on."""
+def end_of(work: Manifest) -> End | None:
+    """How a Job or JobSet ended; None if it goes on."""
     for condition in work.get("status", {}).get("conditions") or ():
         if condition["status"] == "True" and condition["type"] in ("Complete", "Completed", "Failed"):
             well = condition["type"] != "Failed"

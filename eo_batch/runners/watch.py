@@ -1,4 +1,4 @@
-"""Watches one Job, or JobSet, until every index of it has ended.
+"""Watches one piece of work, such as a Job or JobSet, until every index of it has ended.
 
 The pods' state decides nothing: what the store knows of each index does. Kubernetes is asked only whether the Job goes
 on, what keeps its pods from running, and why those that died did.
@@ -17,14 +17,15 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from eo_batch.core.errors import ClusterDown, ClusterError, ClusterRefused, ShardFailed, StoreError
 from eo_batch.runners.base import DO_NOT_RETRY, POLITE_STOP, Failure, Remote
 from eo_batch.runners.book import Book, one_line
-from eo_batch.runners.kube import POD, Kind
+from eo_batch.runners.kube import POD, Kind, Kube
 from eo_batch.runners.lease import Lease
 from eo_batch.runners.manifests import WORK_LABEL, Manifest
-from eo_batch.runners.states import KILLED, death, end_of, slice_number
+from eo_batch.runners.states import GONE, KILLED, End, death, end_of, slice_number
 from eo_batch.runners.waits import waits_of
 
 BROKEN_S = 120.0
@@ -50,15 +51,53 @@ _MOST_PODS = 2000
 """Failed pods that are looked through, of thousands."""
 
 
+class Target(Protocol):
+    """What is watched."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def labels(self) -> str:
+        """Selector of its pods, and of Jobs and JobSets."""
+        ...
+
+    def end(self) -> End | None:
+        """How it ended; None while it goes on. Raises ClusterError."""
+        ...
+
+
+@dataclass(frozen=True)
+class WatchedJob:
+    """A Job or JobSet."""
+
+    kube: Kube
+    kind: Kind
+    name: str
+
+    @property
+    def labels(self) -> str:
+        """See `Target.labels`."""
+        return f"{WORK_LABEL}={self.name}"
+
+    def end(self) -> End | None:
+        """See `Target.end`."""
+        work = self.kube.get(self.kind, self.name)
+        if work is None or "deletionTimestamp" in work["metadata"]:
+            return False, GONE, f"somebody deleted {self.kind.plural}/{self.name} in namespace {self.kube.namespace}"
+        return end_of(work)
+
+
 @dataclass
 class Watch:
-    """One Job."""
+    """One piece of work."""
 
     lease: Lease
     remote: Remote
     book: Book
-    kind: Kind
-    name: str
+    target: Target
     slice_of: Mapping[int, int]
     """Number of the slice of each index."""
     _seen: set[str] = field(default_factory=set)
@@ -90,18 +129,11 @@ class Watch:
             time.sleep(min(max((time.monotonic() - begun) * _LOOK_SHARE, least_s), most_s))
 
     def _look(self) -> bool:
-        """Look once; True if the Job has ended, and with it all indices."""
-        work = self.lease.kube.get(self.kind, self.name)  # before the store: what a Job that has ended did is there
+        """Look once; True if all indices have ended."""
+        ended = self.target.end()  # before the store: what has ended by now is there
         self._settle()
         if not self.book.open():
             return True
-        if work is None or "deletionTimestamp" in work["metadata"]:
-            self.lease.check()
-            raise ClusterError(
-                f"somebody deleted {self.kind.plural}/{self.name} in namespace {self.lease.namespace}; "
-                "what is done stays done: run it again"
-            )
-        ended = end_of(work)
         if ended is not None:
             self._finish(*ended)
             return True
@@ -130,7 +162,7 @@ class Watch:
     def _look_at_pods(self) -> None:
         """Tell which pods died, and what keeps others from running."""
         self._tell_deaths()
-        kube, labels = self.lease.kube, self._labels
+        kube, labels = self.lease.kube, self.target.labels
         waits = waits_of(kube, labels)
         running = kube.list(POD, labels, "status.phase=Running", most=20) if waits or self._deaths else []
         stuck = [wait for wait in waits if not wait.mends]
@@ -175,17 +207,21 @@ class Watch:
                 self._deaths.append(why)
 
     def _finish(self, well: bool, reason: str, message: str) -> None:
-        """The Job has ended: so does every index."""
+        """The work has ended: so does every index."""
         deadline = time.monotonic() + _LATE_S
         while well and self.book.open() and time.monotonic() < deadline:
             time.sleep(1.0)
             self._settle()
         if not self.book.open():
             return
+        if reason == GONE:
+            self.lease.check()
+            raise ClusterError(f"{message}; what is done stays done: run it again")
         pods = self._failed_pods()
         if reason == "DeadlineExceeded":
             raise ClusterError(
-                f"{self.name} took longer than cluster.deadline_s; what is done stays done: run it again, or raise it"
+                f"{self.target.name} took longer than cluster.deadline_s; what is done stays done: run it again, or "
+                "raise it"
             )
         if reason == "PodFailurePolicy":
             why = death(pods[-1])[0] if pods else message
@@ -199,13 +235,9 @@ class Watch:
             )
             self.book.end(index, Failure(one_line(why), max(counts[number], 1), exit_code=ShardFailed.exit_code))
 
-    @property
-    def _labels(self) -> str:
-        return f"{WORK_LABEL}={self.name}"
-
     def _failed_pods(self) -> list[Manifest]:
         """Failed pods, the last to be created last."""
-        pods = self.lease.kube.list(POD, self._labels, "status.phase=Failed", most=_MOST_PODS)
+        pods = self.lease.kube.list(POD, self.target.labels, "status.phase=Failed", most=_MOST_PODS)
         return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def _work(self) -> None:
