@@ -67,7 +67,7 @@ class RunnerContract:
 
     runner_name: ClassVar[str]
     tells_retries: ClassVar[bool] = True
-    """Whether events tell of each try that failed. Where processes elsewhere try again by themselves, only they know."""
+    """Whether events tell of each try that failed; of tries in processes elsewhere, only those know."""
 
     @pytest.fixture
     def runner(self) -> Runner:
