@@ -17,7 +17,7 @@ RUN if command -v python3 >/dev/null; then python=; else python=python3; fi \
     && groupadd --gid 10001 eo-batch \
     && useradd --uid 10001 --gid 10001 --no-log-init --home-dir /tmp --no-create-home --shell /usr/sbin/nologin eo-batch
 
-# pip and the build backend, in an environment of their own; the empty one at /opt/venv is what the images get.
+# pip and the build backend, in an environment of their own. The stages below borrow it; no image holds it.
 FROM runtime AS build
 ARG SETUPTOOLS=80.9.0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -32,22 +32,25 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && rm -rf /var/lib/apt/lists/* \
     && echo "setuptools==${SETUPTOOLS}" >> constraints.txt \
     && python3 -m venv /opt/build \
-    && /opt/build/bin/pip install --constraint constraints.txt setuptools \
-    && python3 -m venv --without-pip /opt/venv
+    && /opt/build/bin/pip install --constraint constraints.txt setuptools
 
 # What is to be installed, without the rest of pyproject.toml: other changes in that file then rebuild nothing.
-FROM build AS wanted
+FROM runtime AS wanted
+WORKDIR /src
 COPY pyproject.toml containers/requirements.py ./
 RUN python3 requirements.py > core.txt \
     && python3 requirements.py kubernetes flows > cluster.txt \
     && python3 requirements.py train > train.txt
 
-FROM build AS packages
-COPY --from=wanted /src/core.txt /src/cluster.txt ./
+FROM runtime AS packages
+COPY --from=wanted /src/core.txt /src/cluster.txt /opt/venv/wanted/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --constraint constraints.txt \
-        --requirement core.txt --requirement cluster.txt \
-    && python3 trim.py /opt/venv
+    --mount=type=bind,from=build,source=/opt/build,target=/opt/build \
+    --mount=type=bind,from=build,source=/src,target=/src \
+    python3 -m venv --without-pip /opt/venv \
+    && /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --constraint /src/constraints.txt \
+        --requirement /opt/venv/wanted/core.txt --requirement /opt/venv/wanted/cluster.txt \
+    && python3 /src/trim.py /opt/venv
 
 # eo-batch itself, laid out as it goes into /opt. Its wheel has the same bytes whenever it is built.
 FROM build AS application
@@ -56,13 +59,14 @@ COPY pyproject.toml README.md ./
 COPY eo_batch ./eo_batch
 COPY flows /opt/application/eo-batch/flows
 COPY recipes /opt/application/eo-batch/recipes
-RUN /opt/build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /tmp/wheel . \
+RUN python3 -m venv --without-pip /opt/venv \
+    && /opt/build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /tmp/wheel . \
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --no-deps --no-index \
         --prefix /opt/application/venv /tmp/wheel/*.whl \
     && python3 trim.py /opt/application/venv \
     && chmod -R u=rwX,go=rX /opt/application
 
-FROM runtime
+FROM packages
 # The root file system may be read-only: what is written (caches, files of Prefect and Dask) goes to /tmp. No use of the
 # image is reported to anybody.
 ENV PATH=/opt/venv/bin:$PATH \
@@ -80,8 +84,7 @@ USER 10001:10001
 # As process 1, a program without a handler of its own would not end on SIGTERM.
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["eo-batch", "--help"]
-# From what seldom changes to what often does: a change of the code moves the last layer only.
-COPY --from=packages /opt/venv /opt/venv
+# A change of the code alone moves this one small layer.
 COPY --from=application /opt/application /opt
 ARG VERSION=unknown
 ARG REVISION=unknown

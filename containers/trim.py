@@ -1,4 +1,4 @@
-"""Drops from an installed tree what only compilers and other projects' tests read, and compiles the modules that stay.
+"""Drops from an installed tree what only compilers and tests of other projects read, and compiles the rest.
 
 `python3 trim.py /opt/venv`, with the Python that will import them. Byte code that is never checked against its source
 needs no writable disk, and stays valid on file systems that lose times.
@@ -6,10 +6,12 @@ needs no writable disk, and stays valid on file systems that lose times.
 
 from __future__ import annotations
 
-import compileall
 import re
 import shutil
 import sys
+from compileall import compile_file
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import cache_from_source
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -46,21 +48,26 @@ def trim(prefix: Path) -> int:
     return gone_bytes
 
 
-def compile_all(prefix: Path) -> bool:
-    """Compile every module below `prefix`; False, after one line each on stdout, where some could not be."""
-    return bool(
-        compileall.compile_dir(
-            prefix,
-            maxlevels=sys.maxsize,
-            quiet=1,
-            rx=NOT_FOR_THIS_PYTHON,
-            workers=0,
-            invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
-        )
-    )
+def compile_missing(prefix: Path) -> list[Path]:
+    """Compile every module below `prefix` that has no byte code yet; returns those that could not be.
+
+    What an earlier layer compiled is left alone: written again, it would be in the image twice.
+    """
+    sources = [
+        source
+        for source in sorted(prefix.rglob("*.py"))
+        if not NOT_FOR_THIS_PYTHON.search(source.as_posix()) and not Path(cache_from_source(str(source))).exists()
+    ]
+    with ProcessPoolExecutor() as pool:
+        done = pool.map(_compile, sources, chunksize=64)
+        return [source for source, good in zip(sources, done, strict=True) if not good]
+
+
+def _compile(source: Path) -> bool:
+    return bool(compile_file(source, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH))
 
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     print(f"{trim(root) / 1e6:.0f} MB dropped from {root}")
-    sys.exit(not compile_all(root))
+    sys.exit(", ".join(map(str, compile_missing(root))) or None)
