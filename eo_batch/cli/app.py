@@ -26,6 +26,7 @@ app = typer.Typer(
 store_app = typer.Typer(help="Object stores.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 app.command("slice", rich_help_panel="What pods run")(pods.slice_)
+app.command("step", rich_help_panel="What pods run")(pods.step)
 
 SpecArg = Annotated[Path, typer.Argument(help="Run spec, a YAML file.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as grid.chip_px=224.", show_default=False)]

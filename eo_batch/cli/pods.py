@@ -9,11 +9,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eo_batch.core import layout
 from eo_batch.core.errors import EoBatchError, UsageError
+from eo_batch.runners.base import DO_NOT_RETRY, POLITE_STOP
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -37,9 +40,46 @@ def slice_(
 
     with _pod():
         if not run_slice(parse_store(store), key, number, Settings.from_env(), _say):
-            from eo_batch.runners.base import DO_NOT_RETRY
-
             raise typer.Exit(DO_NOT_RETRY)
+
+
+def step(
+    stage: Annotated[str, typer.Argument(help="Stage of one shard.", show_default=False)],
+    store: StoreOpt,
+    run: Annotated[str, typer.Option("--run", "-r", help="Name of the run.")],
+    work: Annotated[str, typer.Option(help="What tells the workflow from all others, such as its uid.")],
+    profile: Annotated[str, typer.Option(help="Where what comes next runs: a profile, YAML.")],
+    following: Annotated[str, typer.Option("--next", help="Stages to say of what is missing, with commas.")] = "",
+    outputs: Annotated[Path | None, typer.Option(help="Folder for that, a file each.", show_default=False)] = None,
+    spec: Annotated[str, typer.Option(help="Run spec, YAML.", show_default="as submitted last")] = "",
+    spec_at: Annotated[str, typer.Option(help="Key of a run spec in the store, instead.")] = "",
+    until: Annotated[str, typer.Option(help="Last stage that is wanted.", show_default="all")] = "",
+    refresh: Annotated[str, typer.Option(help="Make chips again whose scenes have changed: true or false.")] = "false",
+    lease: Annotated[str, typer.Option(help="Lease that owns the workflow.", show_default="none")] = "",
+) -> None:
+    """Run a stage of one shard, then say what its workflow is to do next."""
+    from eo_batch.core.placement import parse_placement
+    from eo_batch.entry.step import Step, open_step_run
+    from eo_batch.io.store import parse_store
+    from eo_batch.settings import Settings
+
+    with _pod():
+        if refresh not in ("true", "false"):
+            raise UsageError(f"refresh={refresh!r} is neither true nor false")
+        settings = Settings.from_env()
+        opened = open_step_run(parse_store(store), run, work, settings, refresh == "true", spec, spec_at)
+        this = Step(opened, parse_placement(profile), work, until or None, lease)
+        if not this.perform(stage, _say):
+            raise typer.Exit(DO_NOT_RETRY)
+        told = this.following([name for name in following.split(",") if name])
+        for name, text in told.items():
+            if outputs is not None:
+                outputs.mkdir(parents=True, exist_ok=True)
+                (outputs / name).write_text(text)
+            else:
+                typer.echo(f"{name}: {text}")
+        if stage == layout.STAGES[-1]:
+            this.clean()
 
 
 @contextmanager
@@ -49,8 +89,6 @@ def _pod() -> Iterator[None]:
 
     What runs inside sees a KeyboardInterrupt first, and has until the pod's grace period is over.
     """
-    from eo_batch.runners.base import POLITE_STOP
-
     asked = False
 
     def stop(number: int, frame: "FrameType | None") -> None:

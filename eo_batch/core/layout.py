@@ -105,6 +105,11 @@ def workflow_spec(run: str, work: str) -> str:
     return f"{run}/work/{work}/{RUN_SPEC}"
 
 
+def work_prefix(prefix: str, work: str) -> str:
+    """Where all that the pods of one job share is listed."""
+    return f"{prefix}/work/{work}/"
+
+
 def works_prefix(prefix: str) -> str:
     """Where the jobs of a stage are listed. All below it is of use only while a job runs, and may be deleted."""
     return f"{prefix}/work/"

@@ -40,14 +40,12 @@ class Work:
     _pending: dict[int, str] = field(default_factory=dict)
     """Shards that are not known to be settled, by index."""
     _settled: dict[int, Failure | None] = field(default_factory=dict)
+    _inputs: Callable[[int], str] | None = None
+    """What receipts have to carry: asked for once, since what is upstream is done, and may be thousands of receipts."""
 
     @property
     def _prefix(self) -> str:
         return self.run.identity.prefix(self.stage)
-
-    @property
-    def _failures(self) -> str:
-        return layout.work_failures_prefix(self._prefix, self._id)
 
     def freeze(self, indices: Sequence[int], shards_per_pod: int) -> tuple[str, ...]:
         """See `Remote.freeze`. A named list that is there already stays as it is: pods may be at work on it."""
@@ -64,40 +62,39 @@ class Work:
         key = layout.work_list(self._prefix, work)
         if not self.name:
             store.put(key, wanted.to_bytes(), expires=True)
-        elif not store.put_if_absent(key, wanted.to_bytes()):
+        elif not store.put_if_absent(key, wanted.to_bytes(), expires=True):
             wanted = WorkList.from_bytes(store.get(key), store.href(key))
-        self._adopt(work, wanted)
+        self._take(work, wanted.indices)
         again = set(self._pending.values())
         for note, kind, shard in _notes(store, self._prefix):
-            if kind == "failures" and shard in again and not note.startswith(self._failures):
+            if kind == "failures" and shard in again and not note.startswith(layout.work_prefix(self._prefix, work)):
                 store.delete(note)
         return ("eo-batch", "slice", key, SLICE, "--store", store.url)
 
-    def frozen(self) -> WorkList | None:
-        """The list called `name`, if somebody has frozen it; `settled` then tells of it."""
+    def frozen(self) -> WorkList:
+        """The list called `name`. Raises StoreMissing if nobody has frozen it."""
         key = layout.work_list(self._prefix, self.name)
-        try:
-            listed = WorkList.from_bytes(self.run.store.get(key), self.run.store.href(key))
-        except StoreMissing:
-            return None
-        if not self._id:
-            self._adopt(self.name, listed)
-        return listed
+        return WorkList.from_bytes(self.run.store.get(key), self.run.store.href(key))
 
-    def _adopt(self, work: str, listed: WorkList) -> None:
+    def expect(self, indices: Sequence[int]) -> None:
+        """Let `settled` tell of these indices of the list called `name`, which another process freezes."""
+        self._take(self.name, indices)
+
+    def _take(self, work: str, indices: Sequence[int]) -> None:
         shards = shards_of(self.run, self.stage)
-        self._id, self._pending = work, {index: shards[index] for index in listed.indices}
+        self._id, self._pending = work, {index: shards[index] for index in indices}
 
     def settled(self) -> Mapping[int, Failure | None]:
         """See `Remote.settled`."""
         store = self.run.store
         there = set(store.list(layout.receipts_prefix(self._prefix)))
-        failed = set(store.list(self._failures))
-        inputs = inputs_of(self.run, self.stage)
+        failed = set(store.list(layout.work_failures_prefix(self._prefix, self._id)))
+        if self._inputs is None:
+            self._inputs = inputs_of(self.run, self.stage)
         for index, shard in list(self._pending.items()):
             failure = layout.work_failure(self._prefix, self._id, shard)
             if layout.receipt_key(self._prefix, shard) in there and counts(
-                self.run, self.run.receipt(self.stage, shard), inputs(index)
+                self.run, self.run.receipt(self.stage, shard), self._inputs(index)
             ):
                 self._settled[index] = None
             elif failure in failed:
@@ -110,10 +107,12 @@ class Work:
 
     def forget(self) -> None:
         """See `Remote.forget`. Notes on shards that were given up stay, for `eo-batch status`."""
-        if not self._id:
+        work = self._id or self.name
+        if not work:
             return  # nothing was frozen
-        for key in self.run.store.list(f"{layout.works_prefix(self._prefix)}{self._id}"):
-            if not key.startswith(self._failures):
+        kept = layout.work_failures_prefix(self._prefix, work)
+        for key in self.run.store.list(layout.work_prefix(self._prefix, work)):
+            if not key.startswith(kept):
                 self.run.store.delete(key)
 
 

@@ -104,27 +104,29 @@ class Store:
         `expires` marks it as one that the life cycle set up by `eo-batch store init` deletes after some days. Only S3
         and Azure have tags; elsewhere the mark is left out and the object stays.
         """
-        tags = dict([EXPIRES_TAG]) if expires and self.url.startswith(("s3:", "az:")) else None
         with self.errors(f"write {key}"):
             obstore.put(
                 self._client(create=True),
                 self._full(key),
                 data,
-                tags=tags,
+                tags=self._tags(expires),
                 use_multipart=len(data) > _PART_BYTES,
                 chunk_size=_PART_BYTES,
                 max_concurrency=_PARTS_AT_ONCE,
             )
 
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: bytes, *, expires: bool = False) -> bool:
         """Write an object whole unless it exists; True if this call wrote it.
 
         Of any number of simultaneous calls one at most is told True. After a lost answer the writer itself can be
-        told False, so a caller that must know compares what is there with what it wanted to write.
+        told False, so a caller that must know compares what is there with what it wanted to write. `expires` as in
+        `put`.
         """
         with self.errors(f"write {key}"):
             try:
-                obstore.put(self._client(create=True), self._full(key), data, mode="create")
+                obstore.put(
+                    self._client(create=True), self._full(key), data, tags=self._tags(expires), mode="create"
+                )
             except (obstore.exceptions.AlreadyExistsError, FileExistsError):
                 return False
             return True
@@ -215,6 +217,9 @@ class Store:
             return BelowPrefix(memory, below._prefix) if below._prefix else memory
         with self.errors(f"open {path or 'it'}"):
             return Reopened(below, read_only=read_only)
+
+    def _tags(self, expires: bool) -> dict[str, str] | None:
+        return dict([EXPIRES_TAG]) if expires and self.url.startswith(("s3:", "az:")) else None
 
     def _client(self, prefix: str = "", *, create: bool = False) -> ObjectStore:
         return self._connection.client(self._root().url, self.options, prefix, create=create)

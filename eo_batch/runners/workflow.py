@@ -1,0 +1,274 @@
+"""A run as an Argo workflow: the graph of stages as plain data. Nothing here asks a cluster.
+
+    plan ──▶ chips ──▶ publish ──▶ pretrain ──▶ embed ──▶ probe ──▶ report
+
+Stages of one shard are pods that run `eo-batch step`. The others are each one object that Kubernetes works off, an
+Indexed Job or a JobSet: the step before prints its manifest as an output parameter, and a node of the workflow creates
+it and waits for its end. So a workflow has a few nodes, however many shards a run has, and says nothing about pods that
+`runners.manifests` does not say already.
+
+| output of a step | what it holds, for each stage that comes next |
+|---|---|
+| `STAGE-slices` | how many pods it takes; 0 where nothing is missing or the stage is not wanted |
+| `STAGE-manifest` | the object that runs them; only for stages of many shards |
+| `STAGE-success` | what that object's status has when all went well, as a label selector over its JSON |
+
+The service account of the workflow's own pods needs, in its namespace, and nothing else:
+
+| API group | resources | verbs | for |
+|---|---|---|---|
+| `argoproj.io` | `workflowtaskresults` | create, patch | telling Argo what a step put out |
+| `batch` | `jobs` | get, create, patch | fan-outs |
+| `jobset.x-k8s.io` | `jobsets` | get, create, patch | fan-outs of gangs |
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eo_batch.core.layout import STAGES
+from eo_batch.core.placement import Placement, dump_placement
+from eo_batch.runners.base import DO_NOT_RETRY
+from eo_batch.runners.manifests import (
+    LEASE_LABEL,
+    RUN_LABEL,
+    SAME_FOR_ALL,
+    Manifest,
+    labels_of,
+    pod_template,
+    work_labels,
+)
+
+RUNNER = "argo"
+"""Name of the runner, for receipts."""
+TEMPLATE = "eo-batch"
+"""Name of the WorkflowTemplate that the chart ships."""
+FAN_OUTS = ("chips", "pretrain", "embed")
+"""Stages of many shards, whose pods are a Job's or a JobSet's."""
+AFTER: Mapping[str, tuple[str, ...]] = {"plan": ("chips",), "publish": ("pretrain", "embed", "probe", "report")}
+"""Stages of which a step tells what is to be done: those whose missing shards are known as soon as it is done."""
+OUTPUTS = "/tmp/outputs"
+"""Folder in a step's pod where it writes its output parameters, one file each."""
+COMPLETE = {"Job": "status.completionTime", "JobSet": "status.terminalState == Completed"}
+"""What the status of an object has when all went well, by kind; Kubernetes sets `completionTime` in no other case.
+Argo reads it as a label selector whose keys are paths, so it can't look for a condition by its type."""
+
+_FAILED = ", ".join(["status.terminalState == Failed", *(f"status.conditions.{i}.type == Failed" for i in range(4))])
+"""What the status of an object has when it failed for good and no pod of it runs any more: one of these. A Job has at
+most three conditions before this one: it was suspended, is about to fail, or was about to complete."""
+_STEP_RETRIES = 12
+"""Tries of a step's pod beyond the first. The step itself gives up a shard that kills its pods after fewer."""
+_WATCH_RETRIES = 60
+"""The same for a pod that only waits for the end of a Job, for hours: trying again costs nothing."""
+_HOPELESS = ("failure condition", "forbidden", "is invalid", "no matches for kind", "denied the request")
+"""What Argo says of an object that failed, or was refused and will be again."""
+_SPARE_S = 600
+"""A pod that waits for the end of a Job has to see it reach its deadline."""
+_EXECUTOR: Manifest = {
+    "resources": {"requests": {"cpu": "10m", "memory": "64M"}, "limits": {"memory": "512M"}},
+    "securityContext": {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    },
+}
+"""Argo's own containers. Its controller gives them what it is told by its own configuration, which is nothing by
+default; Pod Security `restricted` and resource quotas ask for it."""
+
+_PARAMETERS: Mapping[str, tuple[str | None, str]] = {
+    "run": (None, "Name of the run: that of its spec."),
+    "store": (None, "Store of the run: s3://bucket/prefix, gs://… or az://…"),
+    "spec": ("", "Run spec, YAML; it is submitted. Empty: what was submitted last under the run's name."),
+    "spec-at": ("", "Key of a run spec in the store, instead."),
+    "until": ("", "Last stage; empty is all of them."),
+    "refresh": ("false", "Whether chips whose scenes changed are made again: true or false."),
+    "profile": (None, "Where the pods of fan-outs run, YAML. Steps run where this template was rendered for."),
+    "lease": ("", "Name of the Lease that owns the workflow."),
+}
+"""Parameters of a workflow: their defaults, None where rendering knows better, and what they are for."""
+
+
+def workflow_template(placement: Placement) -> Manifest:
+    """The WorkflowTemplate of a namespace: `argo submit --from workflowtemplate/eo-batch -p run=… -p spec=…`."""
+    assert placement.cluster is not None
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "WorkflowTemplate",
+        "metadata": {"name": TEMPLATE, "namespace": placement.cluster.namespace},
+        "spec": graph(placement),
+    }
+
+
+def run_workflow(
+    placement: Placement, name: str, labels: Mapping[str, str], owner: Mapping[str, Any] | None, **given: str
+) -> Manifest:
+    """A run's workflow. `labels` are those of `labels_of` or of a Lease, `owner` is an owner reference, and the rest
+    are parameters."""
+    spec = graph(placement)
+    unknown = given.keys() - {parameter["name"].replace("-", "_") for parameter in spec["arguments"]["parameters"]}
+    assert not unknown, unknown
+    for parameter in spec["arguments"]["parameters"]:
+        if (value := given.get(parameter["name"].replace("-", "_"))) is not None:
+            parameter["value"] = value
+    return _workflow(placement, name, labels, owner, spec)
+
+
+def fan_out_workflow(
+    placement: Placement, name: str, labels: Mapping[str, str], owner: Mapping[str, Any], work: Manifest
+) -> Manifest:
+    """A workflow of one fan-out, `work`."""
+    spec = _base(placement, 1) | {
+        "entrypoint": "fan-out",
+        "arguments": {
+            "parameters": [
+                {"name": "manifest", "value": json.dumps(work)},
+                {"name": "success", "value": success_of(work)},
+            ]
+        },
+        "templates": [_fan_out(placement)],
+    }
+    spec["podMetadata"]["labels"] = dict(labels)
+    return _workflow(placement, name, labels, owner, spec)
+
+
+def success_of(work: Manifest) -> str:
+    """What the status of an object has when all went well."""
+    return COMPLETE[work["kind"]]
+
+
+def graph(placement: Placement) -> Manifest:
+    """What WorkflowTemplate and Workflow have in common, which is all but names, labels, and values of parameters."""
+    known = {"profile": dump_placement(placement), "store": placement.store}
+    parameters = []
+    for name, (default, about) in _PARAMETERS.items():
+        value = known.get(name, default)
+        parameters.append({"name": name, "description": about} | ({} if value is None else {"value": value}))
+    return _base(placement, len(STAGES)) | {
+        "entrypoint": "run",
+        "arguments": {"parameters": parameters},
+        "templates": [
+            {"name": "run", "dag": {"tasks": _tasks()}},
+            *(_step(placement, stage) for stage in STAGES if stage not in FAN_OUTS),
+            _fan_out(placement),
+        ],
+    }
+
+
+def _tasks() -> list[Manifest]:
+    """One after the other, as every other runner does it; those that have nothing to do are skipped."""
+    tellers = {stage: teller for teller, told in AFTER.items() for stage in told}
+    tasks: list[Manifest] = []
+    for before, stage in zip((None, *STAGES), STAGES, strict=False):
+        task: Manifest = {"name": stage, "template": "fan-out" if stage in FAN_OUTS else stage}
+        if before is not None:
+            task["depends"] = before
+        if stage in tellers:
+            told = f"tasks.{tellers[stage]}.outputs.parameters.{stage}"
+            task["when"] = f"{{{{{told}-slices}}}} > 0"
+            if stage in FAN_OUTS:
+                given = [{"name": what, "value": f"{{{{{told}-{what}}}}}"} for what in ("manifest", "success")]
+                task["arguments"] = {"parameters": given}
+        tasks.append(task)
+    return tasks
+
+
+def _step(placement: Placement, stage: str) -> Manifest:
+    """A stage of one shard."""
+    assert placement.cluster is not None
+    given = ["run", "store", "spec", "spec-at", "until", "refresh", "profile", "lease"]
+    following = AFTER.get(stage, ())
+    argv = ["eo-batch", "step", stage, "--work={{workflow.uid}}", f"--next={','.join(following)}"]
+    argv += [f"--{name}={{{{workflow.parameters.{name}}}}}" for name in given] + [f"--outputs={OUTPUTS}"]
+    pod = pod_template(placement, stage, argv, work_labels({}, stage, "{{workflow.name}}"))
+    (container,) = pod["spec"]["containers"]
+    # Argo runs the command below a process of its own, which passes signals on; and without a command it would ask a
+    # registry for the image's.
+    main = {key: value for key, value in container.items() if key != "name"} | {"command": argv[:1], "args": argv[1:]}
+    outputs = [
+        {"name": f"{told}-{what}", "valueFrom": {"path": f"{OUTPUTS}/{told}-{what}"}}
+        for told in following
+        for what in (("slices", "manifest", "success") if told in FAN_OUTS else ("slices",))
+    ]
+    where = {
+        key: pod["spec"][key] for key in ("nodeSelector", "tolerations", "priorityClassName") if key in pod["spec"]
+    }
+    return {
+        "name": stage,
+        "metadata": pod["metadata"],
+        "container": main,
+        "volumes": pod["spec"]["volumes"],
+        **where,
+        **({"outputs": {"parameters": outputs}} if outputs else {}),
+        "activeDeadlineSeconds": placement.cluster.deadline_s,
+        "retryStrategy": _retry(_STEP_RETRIES, f"!(asInt(lastRetry.exitCode) in {[DO_NOT_RETRY, *SAME_FOR_ALL]})"),
+        "podSpecPatch": _patch(initContainers=["init"], containers=["wait"]),
+    }
+
+
+def _fan_out(placement: Placement) -> Manifest:
+    """Creates an object and waits for its end. Another try finds the object that is there, and waits for that."""
+    assert placement.cluster is not None
+    pod = pod_template(placement, "plan", (), {})
+    where = {
+        key: pod["spec"][key] for key in ("nodeSelector", "tolerations", "priorityClassName") if key in pod["spec"]
+    }
+    hopeless = " || ".join(f"lastRetry.message contains '{said}'" for said in _HOPELESS)
+    return {
+        "name": "fan-out",
+        "inputs": {"parameters": [{"name": "manifest"}, {"name": "success"}]},
+        "metadata": {"annotations": pod["metadata"]["annotations"]},
+        "resource": {
+            "action": "apply",
+            "setOwnerReference": True,
+            "manifest": "{{inputs.parameters.manifest}}",
+            "successCondition": "{{inputs.parameters.success}}",
+            "failureCondition": _FAILED,
+        },
+        **where,
+        "activeDeadlineSeconds": placement.cluster.deadline_s + _SPARE_S,
+        "retryStrategy": _retry(_WATCH_RETRIES, f"!({hopeless})"),
+        "podSpecPatch": _patch(containers=["main"]),
+    }
+
+
+def _base(placement: Placement, stages: int) -> Manifest:
+    cluster = placement.cluster
+    assert cluster is not None
+    pod = pod_template(placement, "plan", (), {})
+    # The run's name as a label may hold it: a label's value ends with a letter or a digit.
+    run = "{{=sprig.trimAll('._-', workflow.parameters.run)}}"
+    lease = "{{workflow.parameters.lease}}"
+    return {
+        "serviceAccountName": placement.argo.service_account,
+        "securityContext": pod["spec"]["securityContext"],
+        "podMetadata": {"labels": labels_of("run") | {RUN_LABEL: run, LEASE_LABEL: lease}},
+        "activeDeadlineSeconds": stages * (cluster.deadline_s + _SPARE_S),
+        "ttlStrategy": {"secondsAfterCompletion": cluster.ttl_s},
+        "podGC": {"strategy": "OnPodSuccess"},
+        "archiveLogs": False,
+    }
+
+
+def _workflow(
+    placement: Placement, name: str, labels: Mapping[str, str], owner: Mapping[str, Any] | None, spec: Manifest
+) -> Manifest:
+    assert placement.cluster is not None
+    metadata: Manifest = {"name": name, "namespace": placement.cluster.namespace, "labels": dict(labels)}
+    if owner is not None:
+        metadata["ownerReferences"] = [dict(owner)]
+    return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": metadata, "spec": spec}
+
+
+def _retry(limit: int, expression: str) -> Manifest:
+    return {
+        "limit": str(limit),
+        "retryPolicy": "Always",
+        "expression": expression,
+        "backoff": {"duration": "5s", "factor": "2", "cap": "60s"},
+    }
+
+
+def _patch(**containers: Sequence[str]) -> str:
+    """What only a patch of the pod can say: what Argo's own containers are, and that Services are no variables."""
+    named = {kind: [{"name": name, **_EXECUTOR} for name in names] for kind, names in containers.items()}
+    return json.dumps({"enableServiceLinks": False, **named})
