@@ -26,18 +26,13 @@ DRIVER_WITH = {
     "argo": _rights("argoproj.io", "workflows", "get list watch create update patch delete")
     | _rights("argoproj.io", "workflowtemplates", "get"),
     "jobset": _rights("jobset.x-k8s.io", "jobsets", "get list watch create delete"),
-    "dask": {
-        right
-        for resource in ("daskclusters", "daskworkergroups", "daskautoscalers")
-        for right in _rights("kubernetes.dask.org", resource, "get list watch create patch delete")
-    }
-    | _rights("", "services", "get"),
+    "dask": _rights("kubernetes.dask.org", "daskclusters", "get list create delete")
+    | _rights("kubernetes.dask.org", "daskautoscalers", "get create update")
+    | _rights("apps", "deployments", "list"),
     "kueue": _rights("kueue.x-k8s.io", "localqueues", "get list") | _rights("kueue.x-k8s.io", "workloads", "get list"),
 }
-WORKFLOW = _rights("argoproj.io", "workflowtaskresults", "create patch") | _rights(
-    "batch", "jobs", "get list watch create patch delete"
-)
-WORKFLOW_WITH = {"jobset": _rights("jobset.x-k8s.io", "jobsets", "get list watch create patch delete")}
+WORKFLOW = _rights("argoproj.io", "workflowtaskresults", "create patch") | _rights("batch", "jobs", "get create patch")
+WORKFLOW_WITH = {"jobset": _rights("jobset.x-k8s.io", "jobsets", "get create patch")}
 
 
 def rights(account: str, sections: Iterable[str]) -> set[Right]:

@@ -45,6 +45,7 @@ def test_helm_finds_no_fault(values: str) -> None:
             "pools.gpu-spot.queue=cpu-spot is the queue of pool cpu-spot",
         ),
         ("stages.embed.nodes=2", "stages.embed.nodes=2: only pretrain works on one shard in several pods"),
+        ("serviceAccounts.workflow.podLabels.a=b", "serviceAccounts.workflow.podLabels differs from serviceAccounts.r"),
         ("prefect.enabled=true", "prefect.apiUrl is missing: name the URL of Prefect's API"),
         ("resourceQuota.enabled=true", "resourceQuota.hard is empty: say how much of what"),
         ("image.cpu=", "image.cpu is missing: name the image without torch"),

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
@@ -22,12 +23,15 @@ def furnish(pool: str, template: Path) -> str:
             client.create_work_pool(WorkPoolCreate(name=pool, type="kubernetes", base_job_template=wanted))
             return f"work pool {pool}: made"
         if found.type != "kubernetes":
-            raise SystemExit(
-                f"work pool {pool} is of type {found.type}; name another one in prefect.workPool, or set prefect.type"
+            sys.exit(
+                f"error: work pool {pool} is of type {found.type}; choose another prefect.workPool or prefect.type"
             )
         client.update_work_pool(pool, WorkPoolUpdate(base_job_template=wanted))
         return f"work pool {pool}: up to date"
 
 
 if __name__ == "__main__":
-    print(furnish(sys.argv[1], Path(sys.argv[2])))
+    try:
+        print(furnish(sys.argv[1], Path(sys.argv[2])))
+    except httpx.HTTPError as error:
+        sys.exit(f"error: Prefect's API did not do it ({error}); check prefect.apiUrl, and the key that it wants")

@@ -10,6 +10,10 @@
 {{/* All refusals. Takes the root. */}}
 {{- define "eo-batch.checks" -}}
 {{- $values := .Values -}}
+{{- $labels := $values.serviceAccounts.workflow.podLabels -}}
+{{- if and $labels (ne (toJson $labels) (toJson $values.serviceAccounts.runner.podLabels)) -}}
+{{- fail "serviceAccounts.workflow.podLabels differs from serviceAccounts.runner.podLabels: the steps of a workflow have the labels of runners' pods; leave it empty" -}}
+{{- end -}}
 {{- if $values.argo.enabled -}}
 {{- include "eo-batch.needs" (dict "root" . "value" "argo.enabled" "what" "Argo Workflows (tested: 3.7.3)" "api" "argoproj.io/v1alpha1/WorkflowTemplate") -}}
 {{- end -}}

@@ -63,6 +63,12 @@ envFrom:
   configMap: {name: eo-batch-profiles}
 {{- end }}
 
+{{/* Packing nodes more tightly would throw away what their pods are working on. */}}
+{{- define "eo-batch.leaveAlone" -}}
+cluster-autoscaler.kubernetes.io/safe-to-evict: "false"
+karpenter.sh/do-not-disrupt: "true"
+{{- end }}
+
 {{/* Labels of a pod that `helm test` runs, beside those of all objects. Takes a dict: root, account. */}}
 {{- define "eo-batch.testLabels" -}}
 app.kubernetes.io/component: check

@@ -29,7 +29,10 @@
 node_selector: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .pool.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
+tolerations:
+  {{- range . }}
+  - {{- merge (deepCopy .) (dict "operator" "Exists") | toYaml | nindent 4 }}
+  {{- end }}
 {{- end }}
 cpu: {{ .pool.cpu | toString | quote }}
 memory_mb: {{ .pool.memory_mb | int }}

@@ -44,11 +44,14 @@
 {{- end }}
 {{- if .Values.dask.enabled }}
 - apiGroups: [kubernetes.dask.org]
-  resources: [daskclusters, daskworkergroups, daskautoscalers]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [""]
-  resources: [services]
-  verbs: [get]
+  resources: [daskclusters]
+  verbs: [get, list, create, delete]
+- apiGroups: [kubernetes.dask.org]
+  resources: [daskautoscalers]
+  verbs: [get, create, update]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [list]
 {{- end }}
 {{- if include "eo-batch.queued" . }}
 - apiGroups: [kueue.x-k8s.io]
@@ -57,18 +60,19 @@
 {{- end }}
 {{- end }}
 
-{{/* Argo's executor reports what became of a step, and creates and follows the Jobs of stages. Takes the root. */}}
+{{/* Argo's executor reports what became of a step, creates the objects that work off a stage, and waits for their end.
+Takes the root. */}}
 {{- define "eo-batch.workflowRules" -}}
 - apiGroups: [argoproj.io]
   resources: [workflowtaskresults]
   verbs: [create, patch]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch]
 {{- if .Values.jobset.enabled }}
 - apiGroups: [jobset.x-k8s.io]
   resources: [jobsets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch]
 {{- end }}
 {{- end }}
 

@@ -53,9 +53,7 @@ spec:
         {{- with .Values.serviceAccounts.driver.podLabels }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      annotations:
-        cluster-autoscaler.kubernetes.io/safe-to-evict: "false"
-        karpenter.sh/do-not-disrupt: "true"
+      annotations: {{- include "eo-batch.leaveAlone" . | nindent 8 }}
     spec:
       {{- include "eo-batch.podPlace" (dict "root" . "account" "driver") | nindent 6 }}
       parallelism: 1
