@@ -16,6 +16,7 @@ them, at the moment it needs them, so that nothing secret is pickled, logged or 
 | `EO_BATCH_ASSETS_ANONYMOUS` | `0`: sign requests for `s3://`, `gs://`, `az://` assets (default: unsigned) |
 | `EO_BATCH_ASSETS_ENDPOINT`, `EO_BATCH_ASSETS_REGION` | where `s3://` assets live, if not where the store does |
 | `EO_BATCH_WORKERS`, `EO_BATCH_INFLIGHT_BYTES`, `EO_BATCH_RETRIES` | knobs |
+| `WORLD_SIZE`, `RANK`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT` | processes that train together; torchrun sets them |
 """
 
 from __future__ import annotations
@@ -67,6 +68,22 @@ class StoreOptions:
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """Which of several processes that train together this one is, as torchrun tells each of them."""
+
+    rank: int
+    """Number of this process, from 0."""
+    world_size: int
+    """Number of processes."""
+    local_rank: int
+    """Number of this process among those on its machine."""
+    master_addr: str
+    """Host where process 0 is met."""
+    master_port: int
+    """Its port."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that the surroundings of a process decide. Hashable, picklable, without secrets."""
 
@@ -78,6 +95,8 @@ class Settings:
     """Worker processes of the local runner; None is one for each core."""
     inflight_bytes: int = 256 * 2**20
     """Bytes of range requests that one process keeps in flight."""
+    ranks: Ranks | None = None
+    """Place among several processes that train together; None is a process by itself."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -118,6 +137,7 @@ class Settings:
             ),
             workers=_integer(env, "EO_BATCH_WORKERS", least=1),
             inflight_bytes=_integer(env, "EO_BATCH_INFLIGHT_BYTES", least=2**20) or 256 * 2**20,
+            ranks=_ranks(env),
         )
 
 
@@ -162,6 +182,31 @@ def _azure_parts(env: Mapping[str, str]) -> _AzureParts:
         sas_token=sas.lstrip("?") if sas else None,
     )
     return _AzureParts(account, endpoint.rstrip("/") if endpoint else None, secret)
+
+
+def _ranks(env: Mapping[str, str]) -> Ranks | None:
+    size = _integer(env, "WORLD_SIZE", least=1)
+    if size is None or size == 1:
+        return None
+    rank, port = _integer(env, "RANK", least=0), _integer(env, "MASTER_PORT", least=1)
+    address = env.get("MASTER_ADDR")
+    if rank is None or port is None or not address:
+        raise UsageError(
+            f"WORLD_SIZE={size} needs RANK, MASTER_ADDR and MASTER_PORT beside it; start with torchrun, which sets all "
+            "of them, or unset WORLD_SIZE"
+        )
+    if rank >= size:
+        raise UsageError(f"RANK={rank} is not below WORLD_SIZE={size}; ranks count from 0")
+    return Ranks(rank, size, _integer(env, "LOCAL_RANK", least=0) or 0, address, port)
+
+
+def keep_cublas_deterministic() -> None:
+    """Let cuBLAS, which torch multiplies with on GPUs, give the same bits every time.
+
+    It reads CUBLAS_WORKSPACE_CONFIG when it is first used, and torch's deterministic mode refuses to multiply without
+    it. A value that is set already stays.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def _gcs_emulator(env: Mapping[str, str]) -> str | None:

@@ -5,17 +5,24 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from eo_batch.core.errors import UsageError
 from eo_batch.core.layout import receipt_key
 from eo_batch.core.receipts import Receipt
 from eo_batch.entry.run import Run
-from eo_batch.entry.stages import counts, inputs_of, perform, shards_of
+from eo_batch.entry.stages import counts, inputs_of, joined, perform, shards_of
+
+if TYPE_CHECKING:
+    from eo_batch.models.world import World
+
+T = TypeVar("T")
 
 _PACKAGES = ("eo-batch", "numpy", "zarr", "numcodecs", "pyproj", "pyarrow", "async-geotiff", "torch")
 
@@ -30,24 +37,39 @@ class Door:
     """Name of the runner, for the receipt."""
 
     def __call__(self, index: int) -> Receipt:
-        """Run a shard unless its receipt is there. Raises EoBatchError."""
+        """Run a shard unless its receipt is there. Raises EoBatchError.
+
+        Where torchrun started several processes, each calls it with the same index, and all return the same receipt.
+        """
+        with joined(self.run, self.stage) as world:
+            return self.within(world, index)
+
+    def within(self, world: "World | None", index: int) -> Receipt:
+        """Run a shard together with the processes of `world`, which each call this; None is this process alone.
+
+        The first of them alone looks for the receipt, so that none waits for one that found it already written; it
+        alone writes the receipt, and the others do not return before.
+        """
         run = _kept(self.run)
         shards = shards_of(run, self.stage)
         if not 0 <= index < len(shards):
             raise UsageError(f"{self.stage} has no shard {index}; it has 0 to {len(shards) - 1}")
         shard, inputs = shards[index], inputs_of(run, self.stage)(index)
-        existing = run.receipt(self.stage, shard)
+        if world is not None:
+            world.agree("shard", f"{self.stage} {shard} of {inputs}")
+        existing = lead(world, lambda: run.receipt(self.stage, shard))
         if existing is not None and counts(run, existing, inputs):
             return existing
         wall, cpu = time.perf_counter(), _cpu_seconds()
-        receipt = perform(run, self.stage, index).model_copy(
+        receipt = perform(run, self.stage, index, world)
+        receipt = receipt.model_copy(
             update={
                 "shard": shard,
                 "inputs": inputs,
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "host": socket.gethostname(),
                 "runner": self.runner,
-                "software": _software(),
+                "software": {**_software(), **receipt.software},
             }
         )
         receipt = receipt.model_copy(
@@ -57,8 +79,17 @@ class Door:
                 "peak_mb": round(_peak_mb(), 1),
             }
         )
-        run.store.put(receipt_key(run.identity.prefix(self.stage), shard), receipt.to_bytes())
-        return receipt
+        return lead(world, partial(_write, run, self.stage, receipt))
+
+
+def lead(world: "World | None", act: Callable[[], T]) -> T:
+    """What `act` returns in the first process of `world`, in all of them."""
+    return act() if world is None else world.lead(act)
+
+
+def _write(run: Run, stage: str, receipt: Receipt) -> Receipt:
+    run.store.put(receipt_key(run.identity.prefix(stage), receipt.shard), receipt.to_bytes())
+    return receipt
 
 
 def done(run: Run, stage: str, index: int) -> bool:

@@ -3,7 +3,9 @@
 Stages are imported when they are run, so that planning and submitting never import torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from eo_batch.core.digest import digest
 from eo_batch.core.errors import UsageError
@@ -14,6 +16,9 @@ from eo_batch.core.receipts import Receipt, lost_share
 from eo_batch.entry.run import Run
 from eo_batch.io.cube import prepare_cube
 from eo_batch.io.plans import place_plan
+
+if TYPE_CHECKING:
+    from eo_batch.models.world import World
 
 
 def stages_of(run: Run) -> list[str]:
@@ -79,8 +84,29 @@ def prepare(run: Run, stage: str) -> None:
         prepare_cube(run.store, prefix, run.spec, place_plan(run.store, prefix, run.plan))
 
 
-def perform(run: Run, stage: str, index: int) -> Receipt:
-    """Run one shard; the receipt is not written yet."""
+@contextmanager
+def joined(run: Run, stage: str) -> "Iterator[World | None]":
+    """The processes that run shards of a stage together with this one; None for a process by itself.
+
+    Raises UsageError for stages that one process runs, ShardFailed where the others do not come.
+    """
+    ranks = run.settings.ranks
+    if ranks is None:
+        yield None
+        return
+    if stage != "pretrain":
+        raise UsageError(
+            f"{stage} was started in {ranks.world_size} processes, and each would do the same; start it without "
+            "torchrun, which is for pretrain only"
+        )
+    from eo_batch.models.world import join
+
+    with join(ranks.rank, ranks.world_size, ranks.local_rank, ranks.master_addr, ranks.master_port) as world:
+        yield world
+
+
+def perform(run: Run, stage: str, index: int, world: "World | None" = None) -> Receipt:
+    """Run one shard, together with the processes of `world`; the receipt is not written yet."""
     spec, store = run.spec, run.store
     match stage:
         case "plan":
@@ -98,7 +124,7 @@ def perform(run: Run, stage: str, index: int) -> Receipt:
         case "pretrain":
             from eo_batch.stages import pretrain
 
-            return pretrain.run(spec, spec.pretrain.seeds[index], run.plan, run.axes, store)
+            return pretrain.run(spec, spec.pretrain.seeds[index], run.plan, run.axes, store, world=world)
         case "embed":
             from eo_batch.stages import embed
 

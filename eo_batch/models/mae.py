@@ -62,6 +62,28 @@ class Losses:
 
 
 @dataclass(frozen=True)
+class SquaredErrors:
+    """Sums over valid pixels of masked tokens. Those of a batch's parts add up to its own; their means would not,
+    since parts hold unequal numbers of pixels."""
+
+    sums: Mapping[str, Tensor]
+    """One scalar for each sensor of the batch; 0 for one that had nothing to reconstruct."""
+
+    counts: Mapping[str, Tensor]
+    """int64: how many values each is the sum of."""
+
+    def losses(self, counts: Mapping[str, Tensor] | None = None) -> Losses:
+        """Mean errors. Given the `counts` of a whole batch, this part's share in them: shares add up to the losses of
+        the whole batch, and their gradients to its gradient."""
+        whole = self.counts if counts is None else counts
+        by_sensor = {name: total / whole[name] for name, total in self.sums.items() if int(whole[name])}
+        if not by_sensor:
+            # A batch without any observation teaches nothing, and its gradient is 0 rather than absent.
+            return Losses(torch.stack(list(self.sums.values())).sum(), {})
+        return Losses(torch.stack(list(by_sensor.values())).mean(), by_sensor)
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """For a person to look at."""
 
@@ -71,6 +93,13 @@ class Reconstruction:
     masked_nyx: Mapping[str, Tensor]
     """bool: the pixel was predicted."""
 
+    def to(self, device: torch.device | str) -> "Reconstruction":
+        """The same reconstruction on another device."""
+        return Reconstruction(
+            {name: pixels.to(device) for name, pixels in self.pixels_nbyx.items()},
+            {name: masked.to(device) for name, masked in self.masked_nyx.items()},
+        )
+
 
 def choose_masking(valid_nt: Tensor, noise_nt: Tensor, mask_ratio: float) -> Masking:
     """Hide the share `mask_ratio` of the tokens that exist, those with the largest noise; at least one
@@ -78,7 +107,7 @@ def choose_masking(valid_nt: Tensor, noise_nt: Tensor, mask_ratio: float) -> Mas
     existing_n = valid_nt.sum(dim=1)
     visible_n = torch.minimum((existing_n * (1.0 - mask_ratio)).round().clamp_min(1.0), existing_n).long()
     order_nt = torch.where(valid_nt, noise_nt, torch.inf).argsort(dim=1, stable=True)
-    longest = max(int(visible_n.max()), 1)
+    longest = max([1, *visible_n.tolist()])
     order_nv = order_nt[:, :longest]
     present_nv = torch.arange(longest, device=order_nv.device)[None, :] < visible_n[:, None]
     seen_nt = torch.zeros_like(valid_nt).scatter(1, order_nv, present_nv)
@@ -118,20 +147,20 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, batch: Batch, noise_nt: Tensor) -> Losses:
         """Losses of a batch. `noise_nt` is uniform noise for each token of the batch's sensors."""
+        return self.errors(batch, noise_nt).losses()
+
+    def errors(self, batch: Batch, noise_nt: Tensor) -> SquaredErrors:
+        """What the losses of a batch, or of a batch of which this is a part, are made of. A part may be empty."""
         masking, predicted = self._predict(batch, noise_nt)
-        by_sensor: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
         for shape, (first, last) in self._spans(batch):
             targets_ntbp, valid_ntbp, _, _ = self._targets(batch, shape)
             counted_ntbp = valid_ntbp & masking.masked_nt[:, first:last, None, None]
-            count = counted_ntbp.sum()
-            if int(count) == 0:
-                continue
             errors_ntbp = torch.where(counted_ntbp, predicted[shape.name] - targets_ntbp, 0.0)
-            by_sensor[shape.name] = errors_ntbp.square().sum() / count
-        if not by_sensor:
-            # A batch without any observation teaches nothing, and its gradient is 0 rather than absent.
-            return Losses(torch.stack([part.sum() * 0.0 for part in predicted.values()]).sum(), {})
-        return Losses(torch.stack(list(by_sensor.values())).mean(), by_sensor)
+            sums[shape.name] = errors_ntbp.square().sum()
+            counts[shape.name] = counted_ntbp.sum()
+        return SquaredErrors(sums, counts)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, noise_nt: Tensor) -> Reconstruction:

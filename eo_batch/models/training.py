@@ -1,7 +1,9 @@
 """The pretraining loop.
 
 Everything random at step k derives from (seed, k): batches, masks. So a checkpoint is model, optimizer and
-step, and a resumed run is bit-equal to one that never stopped (same threads, same kind of CPU).
+step, and a resumed run is bit-equal to one that never stopped (same threads, same kind of CPU, as many processes).
+Several processes (`models.world`) train on the same batches as one: the loss and its gradient are those of the whole
+batch, up to the rounding of sums.
 
 Dims: `n` sample, `t` token.
 """
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +23,8 @@ from torch.optim import AdamW
 from eo_batch.core.errors import DataError
 from eo_batch.models.batch import Samples
 from eo_batch.models.checkpoints import Checkpoint
-from eo_batch.models.mae import Losses, MaskedAutoencoder
+from eo_batch.models.mae import Losses, MaskedAutoencoder, SquaredErrors
+from eo_batch.models.world import World
 
 Row = dict[str, float]
 
@@ -36,7 +40,7 @@ class TrainConfig:
     """Optimizer steps."""
 
     batch: int
-    """Samples a step."""
+    """Samples a step, over all processes."""
 
     lr: float
     """Peak learning rate."""
@@ -127,17 +131,19 @@ def train(
     save: Callable[[Checkpoint], None],
     resume: Checkpoint | None = None,
     progress: Callable[[int], None] = lambda step: None,
+    world: World | None = None,
 ) -> tuple[Row, ...]:
     """Train in place, on the model's device, and return the loss curve: a row for each step with `step`,
     `lr`, `train`, `train.<sensor>`, and, where it was measured, `val` and `val.<sensor>`.
 
     `save` gets a checkpoint every `checkpoint_every_steps` steps and after the last. `progress` is called
-    after each step with the number done. Raises DataError where there is nothing to train on, or naming step
-    and sensors where the loss or the gradient is not finite.
+    after each step with the number done. The processes of `world` (None: this one alone) all give equal models,
+    samples and checkpoints; `save` is called in the first only, the curve is the same in all. Raises DataError where
+    there is nothing to train on, or naming step and sensors where the loss or the gradient is not finite.
     """
+    world = world or World.alone()
     if not len(samples):
         raise DataError("no sample to pretrain on: the split leaves no chip outside test and buffer; enlarge the area")
-    device = next(model.parameters()).device
     optimizer = make_optimizer(model, config)
     curve: list[Row] = []
     first = 0
@@ -150,12 +156,13 @@ def train(
         lr = learning_rate(config, step)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        batch = samples.read(batch_indices(config.seed, step, config.batch, len(samples))).to(device)
-        noise_nt = mask_noise(config.seed, Stream.MASK, step, (config.batch, model.token_count(batch)))
-        losses: Losses = model(batch, noise_nt.to(device))
+        indices = batch_indices(config.seed, step, config.batch, len(samples))
+        part, whole = _errors(model, samples, indices, (config.seed, Stream.MASK, step), world)
+        losses = whole.losses()
         _check_finite(losses, step)
         optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        part.losses(whole.counts).total.backward()  # type: ignore[no-untyped-call]
+        world.sum_gradients(model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         if not bool(torch.isfinite(norm)):
             raise DataError(f"step {step}: the gradient is not finite although the loss is; lower pretrain.lr")
@@ -163,29 +170,56 @@ def train(
         done = step + 1
         row = {"step": float(done), "lr": lr, **_row("train", losses)}
         if len(validation) and (done % config.validate_every_steps == 0 or done == config.steps):
-            row |= validate(model, validation, config)
+            row |= validate(model, validation, config, world)
         curve.append(row)
         if done % config.checkpoint_every_steps == 0 or done == config.steps:
-            save(Checkpoint(done, model.state_dict(), optimizer.state_dict(), tuple(curve)))
+            world.lead(partial(save, Checkpoint(done, model.state_dict(), optimizer.state_dict(), tuple(curve))))
         progress(done)
     return tuple(curve)
 
 
 @torch.no_grad()
-def validate(model: MaskedAutoencoder, samples: Samples, config: TrainConfig) -> Row:
+def validate(model: MaskedAutoencoder, samples: Samples, config: TrainConfig, world: World) -> Row:
     """Mean loss over all samples, under masks that are the same at every step, so that values compare."""
     model.eval()
-    device = next(model.parameters()).device
     sums: Row = {}
     weights: Row = {}
     for number, indices in enumerate(_chunks(len(samples), config.batch)):
-        batch = samples.read(indices).to(device)
-        noise_nt = mask_noise(config.seed, Stream.VALIDATION, number, (len(indices), model.token_count(batch)))
-        for name, loss in _row("val", model(batch, noise_nt.to(device))).items():
+        _, whole = _errors(model, samples, indices, (config.seed, Stream.VALIDATION, number), world)
+        for name, loss in _row("val", whole.losses()).items():
             sums[name] = sums.get(name, 0.0) + loss * len(indices)
             weights[name] = weights.get(name, 0.0) + len(indices)
     model.train()
     return {name: total / weights[name] for name, total in sums.items()}
+
+
+def _errors(
+    model: MaskedAutoencoder,
+    samples: Samples,
+    indices: Sequence[int],
+    draw: tuple[int, Stream, int],
+    world: World,
+) -> tuple[SquaredErrors, SquaredErrors]:
+    """Errors of this process's part of a batch, and of the whole batch; only the former have a gradient where there
+    are several processes. Each draws the noise of the whole batch, `draw`, and takes its part."""
+    mine = world.part(len(indices))
+    device = next(model.parameters()).device
+    with world.together():
+        batch = samples.read(indices[mine])
+        noise_nt = mask_noise(*draw, (len(indices), model.token_count(batch)))[mine]
+        part = model.errors(batch.to(device), noise_nt.to(device))
+    return part, _whole(part, world)
+
+
+def _whole(part: SquaredErrors, world: World) -> SquaredErrors:
+    """The errors of all parts. They are added in float64, which holds every count."""
+    if world.size == 1:
+        return part
+    values = [total.detach() for total in part.sums.values()] + list(part.counts.values())
+    sums, counts = world.sum(torch.stack([value.double() for value in values]).cpu()).chunk(2)
+    return SquaredErrors(
+        dict(zip(part.sums, sums.float(), strict=True)), dict(zip(part.counts, counts.long(), strict=True))
+    )
 
 
 def _row(prefix: str, losses: Losses) -> Row:

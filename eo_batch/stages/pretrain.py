@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,9 @@ from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
 from eo_batch.models.inputs import BandScaling
 from eo_batch.models.mae import MaeConfig, MaskedAutoencoder
 from eo_batch.models.samples import CubeSamples, InputArray, Place
-from eo_batch.models.training import Stream, TrainConfig, mask_noise, reproducible, train
+from eo_batch.models.training import Row, Stream, TrainConfig, mask_noise, reproducible, train
+from eo_batch.models.world import World
+from eo_batch.settings import keep_cublas_deterministic
 
 SHOWN_SAMPLES = 6
 """Validation samples whose reconstruction is kept for people."""
@@ -53,40 +56,84 @@ def run(
     axes: Axes,
     store: Store,
     progress: Callable[[int], None] = lambda step: None,
+    world: World | None = None,
 ) -> Receipt:
     """Train one seed, from its last whole checkpoint if there is one. `progress` is told the number of steps done.
 
-    Raises DataError where there is nothing to train on or training diverges.
+    The processes of `world` (None: this one alone) train the one seed together. The first of them writes; all return
+    the same receipt when everything is written. Raises DataError where there is nothing to train on or training
+    diverges.
     """
+    world = world or World.alone()
+    if world.device.type == "cuda":
+        keep_cublas_deterministic()
+    config, encoder, mae = _configs(spec, seed)
+    notes: list[Note] = []
+    with reproducible(spec.pretrain.threads):
+        with world.together():
+            material = _material(spec, plan, axes, store)
+            model = MaskedAutoencoder.build(material.shapes, encoder, mae, seed).to(world.device)
+        keeper = _Checkpoints(store, Identity(spec).prefix("pretrain"), seed, material.data)
+        resume = keeper.last_whole(world, notes)
+        curve = train(model, material.samples, material.validation, config, keeper.save, resume, progress, world)
+        outputs = world.lead(lambda: _write(spec, seed, store, material, model, curve))
+    return Receipt(
+        stage="pretrain",
+        shard=f"seed-{seed}",
+        inputs=Identity(spec).prefix("pretrain"),
+        outputs={key: size for key, (size, _) in outputs.items()},
+        digests={key: sha256 for key, (_, sha256) in outputs.items()},
+        notes=tuple(notes),
+        software={"device": world.hardware, "processes": str(world.size)},
+    )
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What a seed is trained on."""
+
+    arrays: tuple[InputArray, ...]
+    samples: Samples
+    validation: Samples
+    held: Sequence[tuple[str, str]]
+    """Chip and time bin of each validation sample."""
+    data: str
+    """Digest of the statistics, which tells these pixels from others."""
+
+    @property
+    def shapes(self) -> list[SensorShape]:
+        """Sizes of the arrays."""
+        return [array.shape for array in self.arrays]
+
+
+def _material(spec: RunSpec, plan: Plan, axes: Axes, store: Store) -> _Material:
     identity = Identity(spec)
-    prefix, publish = identity.prefix("pretrain"), identity.prefix("publish")
-    stats = json.loads(store.get(f"{publish}/stats.json"))
+    stats = json.loads(store.get(f"{identity.prefix('publish')}/stats.json"))
     arrays = _input_arrays(learning_arrays(spec), stats)
     training, validation, held = _places(spec, plan, axes)
     reader = CubeReader(store, identity.prefix("chips"))
-    config, encoder, mae = _configs(spec, seed)
-    shapes = [array.shape for array in arrays]
-    notes: list[Note] = []
-    with reproducible(spec.pretrain.threads):
-        model = MaskedAutoencoder.build(shapes, encoder, mae, seed)
-        samples = _samples(CubeSamples(reader, arrays, training), spec)
-        held_samples = _samples(CubeSamples(reader, arrays, validation), spec)
-        keeper = _Checkpoints(store, prefix, seed, digest(stats))
-        curve = train(model, samples, held_samples, config, keeper.save, keeper.last_whole(notes), progress)
-        panels = _panels(model, held_samples, held, arrays, seed)
-        untrained = MultiSensorViT.build(shapes, encoder, seed)
-    weights = dump_weights(model.state_dict())
-    weights_key = layout.weights(prefix, seed)
+    samples, held_samples = (_samples(CubeSamples(reader, arrays, places), spec) for places in (training, validation))
+    return _Material(arrays, samples, held_samples, held, digest(stats))
+
+
+def _write(
+    spec: RunSpec, seed: int, store: Store, material: _Material, model: MaskedAutoencoder, curve: Sequence[Row]
+) -> dict[str, tuple[int, str]]:
+    """Write what training gave; bytes and SHA-256 of every object, by key relative to the stage's prefix."""
+    prefix = Identity(spec).prefix("pretrain")
+    _, encoder, mae = _configs(spec, seed)
+    weights, weights_key = dump_weights(model.state_dict()), layout.weights(prefix, seed)
+    untrained = MultiSensorViT.build(material.shapes, encoder, seed)
     card = ModelCard(
         name=f"{spec.name}, seed {seed}",
         seed=seed,
-        arrays=arrays,
+        arrays=material.arrays,
         encoder=encoder,
         mae=mae,
         hyperparameters={
             **spec.pretrain.model_dump(mode="json", exclude={"seeds", "encoder"}),
-            "samples": len(samples),
-            "validation_samples": len(held_samples),
+            "samples": len(material.samples),
+            "validation_samples": len(material.validation),
         },
         weights=weights_key.removeprefix(f"{prefix}/"),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
@@ -94,21 +141,13 @@ def run(
     )
     written = {
         layout.losses(prefix, seed): parquet_bytes(_curve_table(curve)),
-        layout.metrics(prefix, f"reconstructions-seed-{seed}.npz"): panels,
+        layout.metrics(prefix, f"reconstructions-seed-{seed}.npz"): _panels(model, material, seed),
         weights_key: weights,
         layout.model_card(prefix, seed): card.to_bytes(),
     }
     for key, data in written.items():
         store.put(key, data)
-    relative = {key.removeprefix(f"{prefix}/"): data for key, data in written.items()}
-    return Receipt(
-        stage="pretrain",
-        shard=f"seed-{seed}",
-        inputs=prefix,
-        outputs={key: len(data) for key, data in relative.items()},
-        digests={key: hashlib.sha256(data).hexdigest() for key, data in relative.items()},
-        notes=tuple(notes),
-    )
+    return {k.removeprefix(f"{prefix}/"): (len(data), hashlib.sha256(data).hexdigest()) for k, data in written.items()}
 
 
 def _input_arrays(
@@ -183,7 +222,7 @@ def _samples(samples: CubeSamples, spec: RunSpec) -> Samples:
 
 
 class _Checkpoints:
-    """The checkpoints of one seed."""
+    """The checkpoints of one seed, which the first process writes and all read."""
 
     def __init__(self, store: Store, prefix: str, seed: int, data: str) -> None:
         self._store, self._prefix, self._seed, self._data = store, prefix, seed, data
@@ -198,13 +237,16 @@ class _Checkpoints:
         for old in [known for known in self._keys() if known <= key][:-KEPT_CHECKPOINTS]:
             self._store.delete(old)
 
-    def last_whole(self, notes: list[Note]) -> Checkpoint | None:
-        """The newest checkpoint that is whole; what was refused on the way goes into `notes`."""
-        for key in reversed(self._keys()):
+    def last_whole(self, world: World, notes: list[Note]) -> Checkpoint | None:
+        """The newest checkpoint that is whole for every process; what was refused on the way goes into `notes`."""
+        for key in reversed(world.lead(self._keys)):
             try:
-                return load_checkpoint(self._store.get(key), key)
+                with world.together():
+                    checkpoint = load_checkpoint(self._store.get(key), key)
             except DataError as error:
                 notes.append(Note(subject=key, text=str(error)))
+            else:
+                return checkpoint
         return None
 
 
@@ -213,19 +255,14 @@ def _curve_table(curve: Sequence[dict[str, float]]) -> pa.Table:
     return pa.table({name: pa.array([row.get(name) for row in curve], pa.float64()) for name in names})
 
 
-def _panels(
-    model: MaskedAutoencoder,
-    samples: Samples,
-    held: Sequence[tuple[str, str]],
-    arrays: Sequence[InputArray],
-    seed: int,
-) -> bytes:
+def _panels(model: MaskedAutoencoder, material: _Material, seed: int) -> bytes:
     """An npz of up to six validation samples, spread over all of them.
 
     Keys: `chip_id`, `bin`, and for each array `<array>.given` and `.filled` (n, b, y, x) on the scale of the
     statistics (dB for Sentinel-1), NaN where invalid; `.masked` (n, y, x), True where the pixel was hidden and
     filled in.
     """
+    samples, held = material.validation, material.held
     chosen = sorted(set(np.linspace(0, len(samples) - 1, SHOWN_SAMPLES).astype(int).tolist())) if len(samples) else []
     content: dict[str, Any] = {
         "chip_id": np.array([held[i][0] for i in chosen], dtype=np.str_),
@@ -235,8 +272,9 @@ def _panels(
         model.eval()
         batch = samples.read(chosen)
         noise_nt = mask_noise(seed, Stream.PANELS, 0, (len(chosen), model.token_count(batch)))
-        shown = model.reconstruct(batch, noise_nt)
-        for array in arrays:
+        device = next(model.parameters()).device
+        shown = model.reconstruct(batch.to(device), noise_nt.to(device)).to("cpu")
+        for array in material.arrays:
             name, scaling = array.shape.name, array.scaling
             std_b11 = np.array(scaling.std_b, np.float32)[:, None, None]
             mean_b11 = np.array(scaling.mean_b, np.float32)[:, None, None]

@@ -175,11 +175,11 @@ def _failing(monkeypatch: pytest.MonkeyPatch, index: int, error: Exception, time
     """Let a shard fail the first `times` times that it is run in this process."""
     perform, left = stages.perform, [times]
 
-    def failing(run: Run, stage: str, number: int) -> object:
+    def failing(run: Run, stage: str, number: int, *world: object) -> object:
         if number == index and left[0]:
             left[0] -= 1
             raise error
-        return perform(run, stage, number)
+        return perform(run, stage, number, *world)
 
     monkeypatch.setattr("eo_batch.entry.door.perform", failing)
 
@@ -189,7 +189,7 @@ import sys
 import eo_batch.entry.door as door
 def dies(index, how):
     perform = door.perform
-    door.perform = lambda run, stage, number: how() if number == index else perform(run, stage, number)
+    door.perform = lambda run, stage, number, *world: how() if number == index else perform(run, stage, number)
 {code}
 from eo_batch.cli import main
 sys.argv = ["eo-batch", "slice", {key!r}, "0", "--store", {store!r}]
