@@ -98,6 +98,8 @@ class ArgoServer(_Section):
     """Address of Argo's server."""
     service_account: Name = "eo-batch-workflow"
     """What a workflow's own pods run as: they create Jobs, and report what became of them."""
+    client_account: Name = "eo-batch-driver"
+    """Service account whose token opens the server, where the kube config holds a certificate and no token."""
     verify_tls: bool = True
     """Whether the server's certificate must be valid; Argo's own default certificate is not."""
 

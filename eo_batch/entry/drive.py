@@ -78,7 +78,7 @@ def drive_stage(run: Run, stage: str, runner: Runner, watcher: Watcher) -> None:
         job = Job(stage, state.missing, Door(run, stage, runner.name), attempts, remote, memory_mb(run, state))
         outcome = runner.run(job, partial(watcher.event, state))
         if outcome.failed:
-            raise _failure(state, outcome.failed)
+            raise shard_failed(state, outcome.failed)
     watcher.end(state)
 
 
@@ -89,7 +89,8 @@ def memory_mb(run: Run, state: StageState) -> int:
     return max((run.plan.shards[index].memory_bytes for index in state.missing), default=0) // 10**6
 
 
-def _failure(state: StageState, failed: Mapping[int, Failure]) -> ShardFailed:
+def shard_failed(state: StageState, failed: Mapping[int, Failure]) -> ShardFailed:
+    """The error that tells of the shards of a stage that were given up, of which there is one at least."""
     first = failed[min(failed)]
     text = f"{state.stage}: {first.message}"
     if len(failed) > 1:

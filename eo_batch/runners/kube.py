@@ -198,6 +198,21 @@ class Kube:
                 return kind
         return None
 
+    def token(self, account: str) -> str:
+        """A bearer token for servers beside the API that ask it who we are: our own, or, where a certificate says who
+        we are, an hour's token of a service account of this namespace."""
+        found = self._client.configuration.get_api_key_with_prefix("BearerToken") or (
+            self._client.configuration.get_api_key_with_prefix("authorization")  # as clients before 36 call it
+        )
+        if found is not None:
+            return str(found).split()[-1]
+        with self._errors("create a token of", SERVICE_ACCOUNT, account):
+            review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+            answer = client.CoreV1Api(self._client).create_namespaced_service_account_token(
+                account, self.namespace, review, _preload_content=False, **_limits()
+            )
+        return str(json.loads(answer.data)["status"]["token"])
+
     @property
     def _custom(self) -> Any:
         return client.CustomObjectsApi(self._client)

@@ -1,11 +1,15 @@
 """What Kubernetes says of Jobs and pods, read without asking it."""
 
+import re
+
 from eo_batch.runners.base import POLITE_STOP
 from eo_batch.runners.book import one_line
 from eo_batch.runners.manifests import Manifest
 
 KILLED = 137
 """Exit code of what got SIGKILL."""
+_ADDED = re.compile(r'time=".*" level=|Error: exit status \d+$')
+"""What Argo's executor prints below what a pod printed last."""
 GONE = "Gone"
 """Reason of the end of what somebody deleted."""
 
@@ -54,4 +58,4 @@ def death(pod: Manifest) -> tuple[str, int | None]:
 
 
 def _last_line(text: str) -> str:
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    return next((line for line in reversed(text.splitlines()) if line.strip() and not _ADDED.match(line)), "")

@@ -98,8 +98,8 @@ class Watch:
     remote: Remote
     book: Book
     target: Target
-    slice_of: Mapping[int, int]
-    """Number of the slice of each index."""
+    slice_of: Mapping[int, int | None]
+    """Number of the slice of each index; None where pods have no number."""
     _seen: set[str] = field(default_factory=set)
     """Uids of the failed pods that were told."""
     _deaths: list[str] = field(default_factory=list)
