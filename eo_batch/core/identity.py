@@ -17,7 +17,7 @@ CODE_VERSIONS: Mapping[str, int] = {
     "plan": 1,
     "chips": 1,
     "publish": 1,
-    "pretrain": 1,
+    "pretrain": 2,
     "embed": 1,
     "probe": 1,
     "report": 1,
