@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,9 @@ _STAGE = "eo-batch.io/stage"
 class Killer:
     """Kills running pods of a namespace: `per_stage` of each stage, politely and not in turns."""
 
-    def __init__(self, space: str, per_stage: int, seed: int) -> None:
-        self._space, self._per_stage, self._random = space, per_stage, random.Random(seed)
+    def __init__(self, space: str, stages: Sequence[str], per_stage: int, seed: int) -> None:
+        self._space, self._stages, self._per_stage = space, stages, per_stage
+        self._random = random.Random(seed)
         self._ended = threading.Event()
         self.killed: dict[str, str] = {}
         """Stage of each pod that was killed, by the pod's uid."""
@@ -51,7 +52,7 @@ class Killer:
         found: dict[str, dict[str, Any]] = {}
         for pod in running:
             stage = pod["metadata"]["labels"][_STAGE]
-            if self.by_stage[stage] < self._per_stage:
+            if stage in self._stages and self.by_stage[stage] < self._per_stage:
                 found.setdefault(stage, pod)
         return list(found.values())
 
@@ -68,9 +69,9 @@ class Killer:
 
 
 @contextmanager
-def killing(space: str, per_stage: int, seed: int) -> Iterator[Killer]:
+def killing(space: str, stages: Sequence[str], per_stage: int, seed: int) -> Iterator[Killer]:
     """Kill while the block runs. Raises what went wrong with it."""
-    killer = Killer(space, per_stage, seed)
+    killer = Killer(space, stages, per_stage, seed)
     thread = threading.Thread(target=killer.run, daemon=True)
     thread.start()
     try:

@@ -5,6 +5,8 @@ machine, nothing lost, nothing done twice that was done.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from eo_batch.settings import Settings
 from tests.cluster.chart import Installed, installed
 from tests.cluster.conftest import S3, Images
 from tests.cluster.killing import killing, kills_seen
-from tests.cluster.kube import get, wait_for
+from tests.cluster.kube import forwarded, get, wait_for
 from tests.cluster.runs import Reference, command, done, make_reference, nothing_done_twice, objects, runners
 
 pytestmark = pytest.mark.cluster
@@ -46,21 +48,32 @@ def check_same(store: str, reference: Reference, runner: str) -> None:
 
 def check_nothing_left(release: Installed) -> None:
     """Neither Jobs nor pods nor Leases of any run are left."""
-    for kind in ("jobs", "leases", "pods"):
+    for kind in ("jobs", "leases", "pods", "workflows.argoproj.io"):
         left = get(release.namespace, kind, "-l", "eo-batch.io/run")
         assert left == [], f"{kind}: {[thing['metadata']['name'] for thing in left]}"
 
 
+@contextmanager
+def profile_of(runner: str, release: Installed) -> Iterator[Path]:
+    """The chart's profile of a runner. Argo's server, which pods reach by its name, is forwarded to here."""
+    if runner != "argo":
+        yield release.profile(runner)
+        return
+    with forwarded("argo", "service/argo-server", 2746) as address:
+        yield release.changed(runner, argo={"url": f"http://{address}"})
+
+
 @pytest.mark.slow
-def test_indexed_jobs_with_a_kill_in_every_stage(release: Installed, reference: Reference, s3_here: S3) -> None:
+@pytest.mark.parametrize("runner", ["kubernetes", "argo"])
+def test_jobs_with_a_kill_in_every_stage(runner: str, release: Installed, reference: Reference, s3_here: S3) -> None:
     store = s3_here.server.new_bucket()
-    with killing(release.namespace, per_stage=1, seed=1) as killer, nothing_done_twice(store):
-        said = command(
-            ["run", str(reference.spec), "--store", store, "--on", str(release.profile("kubernetes"))], timeout_s=900
-        )
-    assert set(killer.by_stage) == set(STAGES), said
-    wait_for(lambda: set(killer.killed) <= kills_seen(release.namespace), "the nodes report every kill", 30)
-    check_same(store, reference, "kubernetes")
-    check_nothing_left(release)
-    again = command(["run", str(reference.spec), "--store", store, "--on", str(release.profile("kubernetes"))])
+    with profile_of(runner, release) as profile:
+        argv = ["run", str(reference.spec), "--store", store, "--on", str(profile)]
+        with killing(release.namespace, STAGES, per_stage=1, seed=1) as killer, nothing_done_twice(store):
+            said = command(argv)
+        assert set(killer.by_stage) == set(STAGES), said
+        wait_for(lambda: set(killer.killed) <= kills_seen(release.namespace), "the nodes report every kill", 30)
+        check_same(store, reference, runner)
+        check_nothing_left(release)
+        again = command(argv)
     assert [line for line in again.splitlines() if "to do" in line] == [], "everything has a receipt"
