@@ -59,7 +59,7 @@ def step(
 ) -> None:
     """Run a stage of one shard, then say what its workflow is to do next."""
     from eo_batch.core.placement import parse_placement
-    from eo_batch.entry.step import Step, open_step_run
+    from eo_batch.entry.step import Step, clean, open_step_run
     from eo_batch.io.store import parse_store
     from eo_batch.settings import Settings
 
@@ -79,7 +79,7 @@ def step(
             else:
                 typer.echo(f"{name}: {text}")
         if stage == layout.STAGES[-1]:
-            this.clean()
+            clean(opened, work)
 
 
 @contextmanager

@@ -67,12 +67,6 @@ class Step:
             found |= self._outputs(stage)
         return found
 
-    def clean(self) -> None:
-        """Delete what the workflow left in the store for its own use; failures stay."""
-        for stage in self.wanted:
-            Work(self.run, stage, RUNNER, self.work).forget()
-        self.run.store.delete(layout.workflow_spec(self.run.spec.name, self.work))
-
     def _outputs(self, stage: str) -> Mapping[str, str]:
         state = state_of(self.run, stage) if stage in self.wanted else None
         missing = state.missing if state is not None else ()
@@ -96,11 +90,22 @@ class Step:
         argv = work.freeze(state.missing, slicing(self.placement, stage, len(state.missing))[0])
         listed = work.frozen()
         per_pod, slices = listed.shards_per_pod, -(-len(listed.indices) // listed.shards_per_pod)
-        run = self.run.spec.name
-        name = object_name(run, stage, hashlib.sha256(self.work.encode()).hexdigest()[:_NAME_CHARS])
-        labels = labels_of(run) | ({LEASE_LABEL: self.lease} if self.lease else {})
+        name = work_name(self.run, stage, self.work)
+        labels = labels_of(self.run.spec.name) | ({LEASE_LABEL: self.lease} if self.lease else {})
         needed_mb = memory_mb(self.run, state)
         return work_manifest(self.placement, stage, name, argv, slices, per_pod, labels, needed_mb), slices
+
+
+def work_name(run: Run, stage: str, work: str) -> str:
+    """Name of the object that runs a stage's shards in the workflow `work`."""
+    return object_name(run.spec.name, stage, hashlib.sha256(work.encode()).hexdigest()[:_NAME_CHARS])
+
+
+def clean(run: Run, work: str) -> None:
+    """Delete what the workflow `work` left in the store for its own use; notes on failures stay."""
+    for stage in stages_of(run):
+        Work(run, stage, RUNNER, work).forget()
+    run.store.delete(layout.workflow_spec(run.spec.name, work))
 
 
 def open_step_run(

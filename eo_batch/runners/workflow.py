@@ -33,6 +33,7 @@ from eo_batch.runners.manifests import (
     LEASE_LABEL,
     RUN_LABEL,
     SAME_FOR_ALL,
+    WORK_LABEL,
     Manifest,
     labels_of,
     pod_template,
@@ -49,6 +50,8 @@ AFTER: Mapping[str, tuple[str, ...]] = {"plan": ("chips",), "publish": ("pretrai
 """Stages of which a step tells what is to be done: those whose missing shards are known as soon as it is done."""
 OUTPUTS = "/tmp/outputs"
 """Folder in a step's pod where it writes its output parameters, one file each."""
+WATCH_SUFFIX = "-watch"
+"""The component, in labels, of the pod that waits for the end of a stage's Job: the stage's, and this."""
 COMPLETE = {"Job": "status.completionTime", "JobSet": "status.terminalState == Completed"}
 """What the status of an object has when all went well, by kind; Kubernetes sets `completionTime` in no other case.
 Argo reads it as a label selector whose keys are paths, so it can't look for a condition by its type."""
@@ -114,21 +117,23 @@ def run_workflow(
 
 
 def fan_out_workflow(
-    placement: Placement, name: str, labels: Mapping[str, str], owner: Mapping[str, Any], work: Manifest
+    placement: Placement, name: str, stage: str, labels: Mapping[str, str], owner: Mapping[str, Any], work: Manifest
 ) -> Manifest:
-    """A workflow of one fan-out, `work`."""
+    """A workflow of one fan-out of a stage, `work`."""
     spec = _base(placement, 1) | {
         "entrypoint": "fan-out",
         "arguments": {
             "parameters": [
+                {"name": "stage", "value": stage},
                 {"name": "manifest", "value": json.dumps(work)},
                 {"name": "success", "value": success_of(work)},
             ]
         },
         "templates": [_fan_out(placement)],
     }
-    spec["podMetadata"]["labels"] = dict(labels)
-    return _workflow(placement, name, labels, owner, spec)
+    marks = {**labels, WORK_LABEL: work["metadata"]["name"]}
+    spec["podMetadata"]["labels"] = marks
+    return _workflow(placement, name, marks, owner, spec)
 
 
 def success_of(work: Manifest) -> str:
@@ -167,7 +172,7 @@ def _tasks() -> list[Manifest]:
             task["when"] = f"{{{{{told}-slices}}}} > 0"
             if stage in FAN_OUTS:
                 given = [{"name": what, "value": f"{{{{{told}-{what}}}}}"} for what in ("manifest", "success")]
-                task["arguments"] = {"parameters": given}
+                task["arguments"] = {"parameters": [{"name": "stage", "value": stage}, *given]}
         tasks.append(task)
     return tasks
 
@@ -215,8 +220,11 @@ def _fan_out(placement: Placement) -> Manifest:
     hopeless = " || ".join(f"lastRetry.message contains '{said}'" for said in _HOPELESS)
     return {
         "name": "fan-out",
-        "inputs": {"parameters": [{"name": "manifest"}, {"name": "success"}]},
-        "metadata": {"annotations": pod["metadata"]["annotations"]},
+        "inputs": {"parameters": [{"name": "stage"}, {"name": "manifest"}, {"name": "success"}]},
+        "metadata": {
+            "labels": {"app.kubernetes.io/component": f"{{{{inputs.parameters.stage}}}}{WATCH_SUFFIX}"},
+            "annotations": pod["metadata"]["annotations"],
+        },
         "resource": {
             "action": "apply",
             "setOwnerReference": True,
