@@ -23,8 +23,9 @@ DRIVER = (
     | _rights("", "serviceaccounts/eo-batch-runner", "get")
 )
 DRIVER_WITH = {
-    "argo": _rights("argoproj.io", "workflows", "get list watch create update patch delete")
-    | _rights("argoproj.io", "workflowtemplates", "get"),
+    "argo": _rights("argoproj.io", "workflows", "get list create patch delete")
+    | _rights("argoproj.io", "workflowtemplates", "get")
+    | _rights("", "serviceaccounts/eo-batch-workflow", "get"),
     "jobset": _rights("jobset.x-k8s.io", "jobsets", "get list watch create delete"),
     "dask": _rights("kubernetes.dask.org", "daskclusters", "get list create delete")
     | _rights("kubernetes.dask.org", "daskautoscalers", "get create update")

@@ -67,7 +67,10 @@ def test_values_arrive_in_the_profile() -> None:
         "AWS_REGION": "us-east-1",
         "EO_BATCH_ASSETS_ANONYMOUS": "0",
     }
-    assert keys.argo.service_account == "eo-batch-workflow"
+    named = placements(rendered("default", "--set", "serviceAccounts.workflow.name=w,serviceAccounts.driver.name=d"))[
+        "argo"
+    ]
+    assert (named.argo.service_account, named.argo.client_account) == ("w", "d")
     azure = placements(rendered("aks"))["kubernetes"]
     assert azure.cluster is not None
     assert azure.cluster.pod_labels == {"azure.workload.identity/use": "true"}

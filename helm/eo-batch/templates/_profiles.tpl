@@ -75,6 +75,7 @@ cluster:
 argo:
   url: {{ $values.argo.serverUrl | quote }}
   service_account: {{ $values.serviceAccounts.workflow.name | quote }}
+  client_account: {{ $values.serviceAccounts.driver.name | quote }}
   verify_tls: {{ $values.argo.verifyTls }}
 {{- end }}
 {{- if eq .runner "dask" }}

@@ -24,15 +24,20 @@
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
-# Whether the pods' own account is there, before pods are asked for.
+# Whether the accounts of pods are there, before pods are asked for.
 - apiGroups: [""]
   resources: [serviceaccounts]
-  resourceNames: [{{ .Values.serviceAccounts.runner.name | quote }}]
+  resourceNames:
+    - {{ .Values.serviceAccounts.runner.name | quote }}
+    {{- if .Values.argo.enabled }}
+    - {{ .Values.serviceAccounts.workflow.name | quote }}
+    {{- end }}
   verbs: [get]
 {{- if .Values.argo.enabled }}
+# With Argo's server, which asks with the driver's token.
 - apiGroups: [argoproj.io]
   resources: [workflows]
-  verbs: [get, list, watch, create, update, patch, delete]
+  verbs: [get, list, create, patch, delete]
 - apiGroups: [argoproj.io]
   resources: [workflowtemplates]
   verbs: [get]

@@ -124,6 +124,7 @@ depends: {{ .after }}
 when: {{ printf "{{tasks.%s.outputs.parameters.%s-slices}} > 0" .teller .stage | quote }}
 arguments:
   parameters:
+    - {name: stage, value: {{ .stage }}}
     {{- range $what := list "manifest" "success" }}
     - {name: {{ $what }}, value: {{ printf "{{tasks.%s.outputs.parameters.%s-%s}}" $.teller $.stage $what | quote }}}
     {{- end }}
@@ -192,8 +193,10 @@ templates:
   - {{- include "eo-batch.step" (dict "root" . "stage" "report" "next" list) | nindent 4 }}
   - name: fan-out
     inputs:
-      parameters: [{name: manifest}, {name: success}]
+      parameters: [{name: stage}, {name: manifest}, {name: success}]
     metadata:
+      labels:
+        app.kubernetes.io/component: {{ "{{inputs.parameters.stage}}-watch" | quote }}
       annotations: {{- include "eo-batch.leaveAlone" . | nindent 8 }}
     resource:
       action: apply
