@@ -69,6 +69,19 @@ resource "aws_iam_role_policy_attachment" "cluster" {
   policy_arn = "arn:${local.partition}:iam::aws:policy/AmazonEKSClusterPolicy"
 }
 
+data "aws_iam_policy_document" "cluster_uses_key" {
+  statement {
+    actions   = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:ListGrants"]
+    resources = [aws_kms_key.cluster.arn]
+  }
+}
+
+resource "aws_iam_role_policy" "cluster" {
+  name   = "secrets-key"
+  role   = aws_iam_role.cluster.id
+  policy = data.aws_iam_policy_document.cluster_uses_key.json
+}
+
 resource "aws_eks_cluster" "main" {
   #checkov:skip=CKV_AWS_38: var.api_cidrs has no default and refuses 0.0.0.0/0
   #checkov:skip=CKV_AWS_39: people and CI reach the API from var.api_cidrs without a VPN; nodes reach it privately
@@ -108,6 +121,7 @@ resource "aws_eks_cluster" "main" {
 
   depends_on = [
     aws_cloudwatch_log_group.cluster,
+    aws_iam_role_policy.cluster,
     aws_iam_role_policy_attachment.cluster,
     aws_route_table_association.private,
   ]

@@ -252,6 +252,7 @@ module "karpenter" {
 
   cluster_name       = aws_eks_cluster.main.name
   cluster_endpoint   = aws_eks_cluster.main.endpoint
+  region             = var.region
   interruption_queue = aws_sqs_queue.interruptions.name
 
   node_class = {

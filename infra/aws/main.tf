@@ -13,7 +13,7 @@ provider "kubernetes" {
   cluster_ca_certificate = base64decode(aws_eks_cluster.main.certificate_authority[0].data)
 
   exec {
-    api_version = "client.authentication.k8s.io/v1"
+    api_version = "client.authentication.k8s.io/v1beta1"
     command     = "aws"
     args        = ["eks", "get-token", "--cluster-name", aws_eks_cluster.main.name, "--region", var.region]
   }
@@ -25,7 +25,7 @@ provider "helm" {
     cluster_ca_certificate = base64decode(aws_eks_cluster.main.certificate_authority[0].data)
 
     exec = {
-      api_version = "client.authentication.k8s.io/v1"
+      api_version = "client.authentication.k8s.io/v1beta1"
       command     = "aws"
       args        = ["eks", "get-token", "--cluster-name", aws_eks_cluster.main.name, "--region", var.region]
     }

@@ -37,7 +37,8 @@ def test_no_release_has_a_version_of_its_own() -> None:
 
 def _installed(applied: Applied, cloud: str) -> set[str]:
     world = applied(cloud).child("prerequisites")
-    found = set(world.instances("helm_release", "controllers"))
+    found = {*world.instances("helm_release", "controllers"), "kueue"}
+    assert world.instances("helm_release", "kueue")[""].get("name") == "kueue"
     return found | {release.get("name") for release in world.instances("helm_release", "device_plugin").values()}
 
 
@@ -65,6 +66,15 @@ def test_pods_of_workflows_are_restricted() -> None:
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert context["runAsNonRoot"] is True
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_images_are_released_ones() -> None:
+    """Tags of the app that the chart was made for, from the projects' release registry."""
+    world = _prerequisites()
+    jobset = world.local("values")["jobset"]["image"]
+    kueue = world.local("kueue_values")["controllerManager"]["manager"]["image"]
+    assert (jobset["repository"], jobset["tag"]) == ("registry.k8s.io/jobset/jobset", RELEASES["jobset"]["app"])
+    assert (kueue["repository"], kueue["tag"]) == ("registry.k8s.io/kueue/kueue", RELEASES["kueue"]["app"])
 
 
 def test_the_namespace_admits_restricted_pods_only() -> None:

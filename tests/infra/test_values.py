@@ -204,3 +204,21 @@ def test_spot_pools_are_spot(applied: Applied) -> None:
         # AKS takes 12 small letters and digits.
         assert pool.get("name").isalnum()
         assert len(pool.get("name")) <= 12
+
+
+@pytest.mark.parametrize(("cloud", "profile"), [("aws", "eks"), ("azure", "aks"), ("gcp", "gke")])
+def test_profiles_place_pods_in_the_same_pools(applied: Applied, cloud: str, profile: str) -> None:
+    """`profiles/<cluster>.yaml`, which people use without the chart's own, knows the same labels and taints."""
+    path = ROOT / "profiles" / f"{profile}.yaml"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    pools = yaml.safe_load(path.read_text(encoding="utf-8"))["pools"]
+    values = _values(applied, cloud)["pools"]
+    assert {name: pool["node_selector"] for name, pool in pools.items()} == {
+        name: pool["nodeSelector"] for name, pool in values.items()
+    }
+    for name, pool in pools.items():
+        assert sorted(pool["tolerations"], key=str) == sorted(
+            ({key: t[key] for key in ("key", "operator", "value", "effect")} for t in values[name]["tolerations"]),
+            key=str,
+        )

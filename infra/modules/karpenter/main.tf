@@ -25,6 +25,7 @@ resource "helm_release" "controller" {
 
   values = [yamlencode({
     controller = {
+      env       = [{ name = "AWS_REGION", value = var.region }]
       resources = { requests = { cpu = "250m", memory = "512Mi" }, limits = { memory = "1Gi" } }
     }
     settings = {

@@ -13,6 +13,11 @@ variable "cluster_endpoint" {
   }
 }
 
+variable "region" {
+  description = "AWS region of the cluster: pods can't ask the instance's metadata for it."
+  type        = string
+}
+
 variable "interruption_queue" {
   description = "Name of the SQS queue on which EC2 announces that it takes back spot instances."
   type        = string

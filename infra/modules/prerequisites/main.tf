@@ -31,9 +31,19 @@ locals {
         serviceAccount = { create = false }
       }
     }
-    "jobset"                   = {}
-    "kueue"                    = {}
     "dask-kubernetes-operator" = {}
+    # Said here, because charts out of these projects' trees name images of their staging registry, which is swept.
+    "jobset" = {
+      image = { repository = "registry.k8s.io/jobset/jobset", tag = local.releases["jobset"].app, pullPolicy = "IfNotPresent" }
+    }
+  }
+
+  kueue_values = {
+    controllerManager = {
+      manager = {
+        image = { repository = "registry.k8s.io/kueue/kueue", tag = local.releases["kueue"].app, pullPolicy = "IfNotPresent" }
+      }
+    }
   }
 
   device_plugin_values = {
@@ -79,6 +89,20 @@ resource "helm_release" "controllers" {
 
   # Argo's chart puts roles into this namespace.
   depends_on = [kubernetes_namespace_v1.eo_batch]
+}
+
+# Last: its webhook refuses Jobs until it runs, and charts install themselves with Jobs.
+resource "helm_release" "kueue" {
+  name             = "kueue"
+  repository       = local.releases["kueue"].repository
+  chart            = local.releases["kueue"].chart
+  version          = local.releases["kueue"].version
+  namespace        = local.releases["kueue"].namespace
+  create_namespace = true
+  atomic           = true
+  values           = [yamlencode(local.kueue_values)]
+
+  depends_on = [helm_release.controllers, helm_release.device_plugin]
 }
 
 resource "helm_release" "device_plugin" {
