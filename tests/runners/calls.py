@@ -162,3 +162,29 @@ class Endless(Noting):
             parent = multiprocessing.parent_process()
             os.kill(parent.pid if parent is not None and parent.pid else os.getpid(), signal.SIGINT)
         time.sleep(600)
+
+
+class Sleeping(Noting):
+    """Runs for ever."""
+
+    def __call__(self, index: int) -> None:
+        self.begin(index)
+        time.sleep(600)
+
+
+class Slow(Noting):
+    """Takes a while."""
+
+    def __call__(self, index: int) -> None:
+        self.begin(index)
+        time.sleep(8)
+
+
+class Greedy(Noting):
+    """Index 0 takes all memory that there is."""
+
+    def __call__(self, index: int) -> None:
+        self.begin(index)
+        taken = []
+        while index == 0:
+            taken.append(b"x" * 10_000_000)
