@@ -4,7 +4,7 @@
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 # What runs: Python, an init that forwards signals and reaps, certificates, and expat, which rasterio's wheel expects of
-# the system. A base that brings a Python of its own keeps it.
+# the system. A base that brings a Python of its own keeps it. Nothing runs with more rights than who starts it.
 FROM ${BASE} AS runtime
 # Debian's mirrors keep one version of a package: a pinned one is gone with the next security fix.
 # hadolint ignore=DL3008
@@ -14,6 +14,7 @@ RUN if command -v python3 >/dev/null; then python=; else python=python3; fi \
         ca-certificates libexpat1 tini ${python} \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/* \
     && python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "BASE has no Python 3.11 or newer: take another")' \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && groupadd --gid 10001 eo-batch \
     && useradd --uid 10001 --gid 10001 --no-log-init --home-dir /tmp --no-create-home --shell /usr/sbin/nologin eo-batch
 
@@ -68,15 +69,18 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # eo-batch itself, laid out as it goes into /opt. Its wheel has the same bytes whenever it is built.
 FROM build AS application
 ENV SOURCE_DATE_EPOCH=1577836800
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md prefect.yaml ./
 COPY eo_batch ./eo_batch
-COPY flows /opt/application/eo-batch/flows
-COPY recipes /opt/application/eo-batch/recipes
+COPY flows ./flows
+COPY profiles ./profiles
+COPY recipes ./recipes
 RUN python3 -m venv --without-pip /opt/venv \
     && /opt/build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /tmp/wheel . \
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --no-deps --no-index \
         --prefix /opt/application/venv /tmp/wheel/*.whl \
-    && python3 trim.py /opt/application/venv \
+    && mkdir /opt/application/eo-batch \
+    && cp -r flows prefect.yaml profiles recipes /opt/application/eo-batch \
+    && python3 trim.py /opt/application \
     && chmod -R u=rwX,go=rX /opt/application
 
 FROM tensors
@@ -90,8 +94,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     DASK_TEMPORARY_DIRECTORY=/tmp/dask \
     DO_NOT_TRACK=1 \
     PREFECT_HOME=/tmp/prefect \
-    PREFECT_SERVER_ANALYTICS_ENABLED=false
-# Deployments and specs are named relative to here: flows/….py:flow, recipes/….yaml.
+    PREFECT_SERVER_ANALYTICS_ENABLED=false \
+    PREFECT_SERVER_UI_STATIC_DIRECTORY=/tmp/prefect/ui
+# Flows, profiles and recipes are named relative to here.
 WORKDIR /opt/eo-batch
 USER 10001:10001
 # As process 1, a program without a handler of its own would not end on SIGTERM.

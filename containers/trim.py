@@ -16,6 +16,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 UNREAD = (
+    "kubernetes/aio",
     "networkx/**/tests",
     "pandas/tests",
     "pyarrow/include",
@@ -28,7 +29,8 @@ UNREAD = (
     "torch/bin/test_*",
     "torch/include",
 )
-"""Patterns below site-packages. Other tests are small, or imported by their package itself (numpy, xarray)."""
+"""Patterns below site-packages: tests, headers, and a client of Kubernetes for asyncio, where Prefect and Dask bring
+their own. Other tests are small, or imported by their package itself (numpy, xarray)."""
 
 NOT_FOR_THIS_PYTHON = re.compile(r"/torch/testing/_internal/py3\d+_")
 """Modules with syntax of one Python, which torch imports on that one only."""
