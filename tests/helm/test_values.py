@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.helm.render import APIS, CHART, VALUES, helm, template
+from tests.helm.render import APIS, CHART, ROOT, VALUES, helm, template
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -97,8 +97,18 @@ _OPTIONAL = {"stages": {"plan", "chips", "publish", "probe", "report"}}
 
 
 def test_versions_agree() -> None:
-    """What the chart says it was tested with is what its refusals say."""
+    """What the chart says it was tested with is what its refusals and its README say, and what infra installs."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     checks = (CHART / "templates" / "_checks.tpl").read_text()
+    readme = (CHART / "README.md").read_text()
+    releases = yaml.safe_load((ROOT / "infra" / "releases.yaml").read_text())
+    releases["dask-operator"] = releases["dask-kubernetes-operator"]
     for part in ("argo-workflows", "jobset", "kueue", "dask-operator", "karpenter"):
-        assert f"(tested: {chart['annotations'][f'eo-batch.io/tested-{part}']})" in checks, part
+        version = chart["annotations"][f"eo-batch.io/tested-{part}"]
+        assert f"(tested: {version})" in checks, part
+        assert f"| {version} |" in readme, part
+        assert releases[part]["app"].removeprefix("v") == version, part
+        if part != "karpenter":
+            assert f"--version {releases[part]['version']} " in readme, part
+    assert f"tested with {chart['annotations']['eo-batch.io/tested-kubernetes']}" in readme
+    assert f"| {chart['annotations']['eo-batch.io/tested-prefect']} |" in readme
