@@ -7,6 +7,7 @@ import pickle
 import time
 import traceback
 import uuid
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -76,6 +77,7 @@ class Link:
     def __init__(self, address: str, job: Job, connect_s: float) -> None:
         """Connect. Raises OSError (which time-outs are) if no scheduler answers in time."""
         from distributed import Client
+        from distributed.versions import VersionMismatchWarning
 
         self._payload = pickle.dumps(job.call)
         self._name = job.name
@@ -83,7 +85,10 @@ class Link:
         self._count = 0
         self._inbox: SimpleQueue[Message] = SimpleQueue()
         self._futures: dict[str, Future[Any]] = {}
-        self._client = Client(address, timeout=connect_s, set_as_default=False, name="eo-batch")
+        with warnings.catch_warnings():
+            # Even of Python's patch releases; what is sent is but a number, and bytes that any Python 3 reads.
+            warnings.simplefilter("ignore", VersionMismatchWarning)
+            self._client = Client(address, timeout=connect_s, set_as_default=False, name="eo-batch")
         try:
             self._scheduler = str(self._identity()["id"])
             self._client.subscribe_topic("all", self._hear)

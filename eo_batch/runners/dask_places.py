@@ -25,12 +25,15 @@ class Place(Protocol):
         """Address at which the scheduler answers now. Starts the cluster if it does not run, or does not suit the job;
         with None whatever runs suits.
 
-        Raises EoBatchError, saying what is wrong and what to do, if there will be none.
+        Raises OSError saying why if there is none yet, EoBatchError if there will be none.
         """
         ...
 
     def want(self, workers: int) -> None:
-        """Tell how many workers could be busy now. The place knows how many it may have."""
+        """Tell, every few seconds, how many workers could be busy now. The place knows how many it may have.
+
+        Raises EoBatchError if the cluster is taken from us.
+        """
         ...
 
     def disrupted(self, worker: str) -> bool:
@@ -38,7 +41,7 @@ class Place(Protocol):
         ...
 
     def waiting(self) -> str:
-        """Why no worker may have come, or where to look, for a person; empty if nobody knows."""
+        """Why no worker may have come, and where to look, for a person. Raises EoBatchError if none ever will."""
         ...
 
     def close(self) -> bool:

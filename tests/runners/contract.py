@@ -23,6 +23,7 @@ from eo_batch.core.errors import DataError, StoreError
 from eo_batch.runners.base import Call, Event, Job, Outcome, Runner
 from eo_batch.runners.dask import DaskRunner
 from eo_batch.runners.dask_places import LocalProcesses
+from eo_batch.runners.dask_shift import Patience
 from eo_batch.runners.local import LocalRunner
 from tests.runners.calls import Dying, Endless, Exiting, Failing, Fine, Noting, Odd, Shelf
 
@@ -31,7 +32,7 @@ __all__ = ["RUNNERS", "Fine", "Noting", "RunnerContract", "WorkerContract", "agr
 RUNNERS: Mapping[str, Callable[[], Runner]] = {
     "serial": lambda: LocalRunner(0),
     "processes": lambda: LocalRunner(2),
-    "dask": lambda: DaskRunner(LocalProcesses(2)),
+    "dask": lambda: DaskRunner(LocalProcesses(2), Patience(retry_s=0.1)),
 }
 
 

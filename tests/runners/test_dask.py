@@ -21,6 +21,7 @@ from eo_batch.io.store import parse_store
 from eo_batch.runners.base import Event, Job
 from eo_batch.runners.dask import DaskRunner
 from eo_batch.runners.dask_places import AtAddress, LocalProcesses
+from eo_batch.runners.dask_shift import Patience, Queue
 from tests.bad_input.test_interrupts import members, wait_for
 from tests.io.worlds import WEST, cube_objects, go, planet, spec_of
 from tests.runners.contract import RUNNERS, Fine, Noting, WorkerContract, agree, run
@@ -69,26 +70,44 @@ def notes(tmp_path: Path) -> Path:
     return folder
 
 
+def test_an_index_that_failed_is_not_ready_before_its_pause_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the pause doubles: a store that restarts for half a minute must not cost all tries."""
+    now = 100.0
+    monkeypatch.setattr("eo_batch.runners.dask_shift.time.monotonic", lambda: now)
+    queue = Queue((7, 8), retry_s=10)
+    assert (queue.take(), queue.take(), queue.take()) == (7, 8, None)
+    queue.add_failed(7)
+    queue.add(8)
+    assert (queue.take(), queue.take(), len(queue)) == (8, None, 1)
+    now += 10
+    assert queue.take() == 7
+    queue.add_failed(7)
+    now += 19
+    assert queue.take() is None
+    now += 1
+    assert (queue.take(), len(queue)) == (7, 0)
+
+
 @pytest.mark.slow
 def test_a_scheduler_that_dies_costs_only_what_was_in_flight(cluster: Cluster, tmp_path: Path) -> None:
-    call, indices = Receipted(notes(tmp_path)), tuple(range(14))
+    call, indices = Receipted(notes(tmp_path)), tuple(range(10))
     events: list[Event] = []
-    kept: list[set[int]] = []
+    kept: set[int] = set()
 
     def on_event(event: Event) -> None:
         events.append(event)
-        if len(events) in (3, 8):
+        if len(events) == 4:
             cluster.kill_scheduler()
-            kept.append(call.receipts())
+            kept.update(call.receipts())
             cluster.start_scheduler()
 
     outcome = DaskRunner(AtAddress(cluster.address)).run(Job("test", indices, call, attempts=1), on_event)
     agree(outcome, events, indices)
     assert outcome.done == set(indices), "a lost scheduler costs no try"
-    assert len(kept) == 2
-    assert all(call.begun(index) == 1 for done in kept for index in done), "what was done is not done again"
+    assert len(kept) >= 4
+    assert all(call.begun(index) == 1 for index in kept), "what was done is not done again"
     again = [event.index for event in events if event.kind == "retry"]
-    assert 1 <= len(again) <= 4, "what was in flight: at most two each time"
+    assert 1 <= len(again) <= 2, "what was in flight"
     assert sum(call.begun(index) - 1 for index in indices) <= len(again)
 
 
@@ -100,23 +119,22 @@ def test_a_scheduler_that_stays_away_is_an_error_in_time(cluster: Cluster, tmp_p
         if len(events) == 1:
             cluster.kill_scheduler()
 
-    runner = DaskRunner(AtAddress(cluster.address), scheduler_wait_s=4, tell_s=1)
+    runner = DaskRunner(AtAddress(cluster.address), Patience(scheduler_s=4, tell_s=1))
     begun = time.monotonic()
-    with pytest.raises(EoBatchError, match=rf"no Dask scheduler has answered at {cluster.address} for \d+ s"):
+    with pytest.raises(EoBatchError, match=rf"no Dask scheduler has answered for \d+ s: .*{cluster.address}"):
         runner.run(Job("test", tuple(range(20)), call), on_event)
     assert time.monotonic() - begun < 40
-    assert [event for event in events if event.kind == "wait"] == [
-        Event(None, "wait", f"no Dask scheduler answers at {cluster.address}; waiting up to 4 s")
-    ]
+    [told] = [event for event in events if event.kind == "wait"]
+    assert told.message.startswith("no Dask scheduler answers yet: ")
 
 
 def test_a_job_without_workers_says_what_it_waits_for_and_ends_in_time(tmp_path: Path) -> None:
     with dask_cluster(tmp_path / "dask", workers=0) as cluster:
         events: list[Event] = []
-        runner = DaskRunner(AtAddress(cluster.address), tell_s=1, worker_wait_s=3)
+        runner = DaskRunner(AtAddress(cluster.address), Patience(tell_s=1, worker_s=3))
         runner.client().close()
         with pytest.raises(
-            EoBatchError, match=r"no Dask worker has come for \d s; start some with: .* dask worker tcp"
+            EoBatchError, match=r"no Dask worker has come for \d s: start some with: .* dask worker tcp"
         ):
             runner.run(Job("test", (0, 1), Fine(notes(tmp_path))), events.append)
         assert {(event.index, event.kind) for event in events} == {(None, "wait")}
@@ -132,7 +150,7 @@ def test_workers_that_come_late_are_used(tmp_path: Path) -> None:
             if event.kind == "wait":
                 cluster.start_worker()
 
-        runner = DaskRunner(AtAddress(cluster.address), tell_s=1)
+        runner = DaskRunner(AtAddress(cluster.address), Patience(tell_s=1))
         runner.client().close()
         outcome = runner.run(Job("test", (0, 1, 2), Fine(notes(tmp_path))), on_event)
     assert outcome.done == {0, 1, 2}
