@@ -56,13 +56,24 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120, e
 @contextmanager
 def namespace(name: str, labels: Mapping[str, str] = RESTRICTED) -> Iterator[str]:
     """A fresh namespace, which is deleted at the end. One that an aborted run left is deleted first."""
-    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true", timeout_s=180)
+    _delete(name)
+    kubectl("wait", "--for=delete", f"namespace/{name}", "--timeout=180s", timeout_s=200)
     metadata = {"name": name, "labels": dict(labels)}
     kubectl("create", "-f", "-", manifests=[{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}])
     try:
         yield name
     finally:
-        kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+        _delete(name)
+
+
+def _delete(name: str) -> None:
+    """Delete a namespace, its Jobs first.
+
+    Namespaces wait for their pods, and a Job with a limit for each index holds its last failed pods until it has
+    created others, which no namespace admits that is being deleted: both would wait for ever.
+    """
+    kubectl("delete", "jobs", "-n", name, "--all", "--wait=false")
+    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
 
 @contextmanager
