@@ -56,6 +56,7 @@ def step(
     until: Annotated[str, typer.Option(help="Last stage that is wanted.", show_default="all")] = "",
     refresh: Annotated[str, typer.Option(help="Make chips again whose scenes have changed: true or false.")] = "false",
     lease: Annotated[str, typer.Option(help="Lease that owns the workflow.", show_default="none")] = "",
+    identity: Annotated[str, typer.Option(help="What the run's stages have to be.", show_default="any")] = "",
 ) -> None:
     """Run a stage of one shard, then say what its workflow is to do next."""
     from eo_batch.core.placement import parse_placement
@@ -67,7 +68,7 @@ def step(
         if refresh not in ("true", "false"):
             raise UsageError(f"refresh={refresh!r} is neither true nor false")
         settings = Settings.from_env()
-        opened = open_step_run(parse_store(store), run, work, settings, refresh == "true", spec, spec_at)
+        opened = open_step_run(parse_store(store), run, work, settings, refresh == "true", spec, spec_at, identity)
         this = Step(opened, parse_placement(profile), work, until or None, lease)
         if not this.perform(stage, _say):
             raise typer.Exit(DO_NOT_RETRY)

@@ -14,7 +14,7 @@ from eo_batch.entry.door import Door
 from eo_batch.entry.drive import StageState, Watcher, shard_failed, state_of
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import stages_of
-from eo_batch.entry.step import clean, work_name
+from eo_batch.entry.step import clean, identity_of, work_name
 from eo_batch.entry.work import Work
 from eo_batch.runners.argo import WatchedWorkflow, check_argo, stage_target
 from eo_batch.runners.argo_server import Server
@@ -59,7 +59,7 @@ def follow_run(
                 followed.stage(first if stage == first.stage else state_of(run, stage))
         except BaseException as error:
             try:
-                server.terminate(name)  # the Lease deletes it; Argo must not start anything meanwhile
+                server.delete(name)
             except EoBatchError as left:
                 error.add_note(str(left))
             raise
@@ -175,4 +175,4 @@ def _put_spec(run: Run, workflow: str) -> str:
 
 def _parameters(run: Run, spec_at: str, until: str | None) -> dict[str, str]:
     given = {"run": run.spec.name, "store": run.store.url, "spec_at": spec_at, "until": until or ""}
-    return given | {"refresh": "true" if run.refresh else "false"}
+    return given | {"refresh": "true" if run.refresh else "false", "identity": identity_of(run)}

@@ -6,19 +6,20 @@
 | after the receipt, before it has said what is next | the shard is skipped; lists that are frozen stay as they are |
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eo_batch.core import layout
+from eo_batch.core.digest import digest
 from eo_batch.core.errors import StoreMissing, UsageError
 from eo_batch.core.placement import Placement
+from eo_batch.core.spec import RunSpec
 from eo_batch.core.specfile import dump_spec, parse_spec
 from eo_batch.entry.drive import StageState, memory_mb, state_of
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import prepare, stages_of
-from eo_batch.entry.work import Work, run_slice
+from eo_batch.entry.work import Work, other_version, run_slice
 from eo_batch.io.store import Store
 from eo_batch.runners.manifests import LEASE_LABEL, Manifest, labels_of, object_name, slicing, work_manifest
 from eo_batch.runners.workflow import FAN_OUTS, RUNNER, success_of
@@ -96,9 +97,14 @@ class Step:
         return work_manifest(self.placement, stage, name, argv, slices, per_pod, labels, needed_mb), slices
 
 
+def identity_of(run: Run) -> str:
+    """What tells whether two versions of eo-batch see the same stages in a run."""
+    return digest([run.identity.prefix(stage) for stage in stages_of(run)])
+
+
 def work_name(run: Run, stage: str, work: str) -> str:
     """Name of the object that runs a stage's shards in the workflow `work`."""
-    return object_name(run.spec.name, stage, hashlib.sha256(work.encode()).hexdigest()[:_NAME_CHARS])
+    return object_name(run.spec.name, stage, digest(work, _NAME_CHARS))
 
 
 def clean(run: Run, work: str) -> None:
@@ -109,16 +115,30 @@ def clean(run: Run, work: str) -> None:
 
 
 def open_step_run(
-    store: Store, name: str, work: str, settings: Settings, refresh: bool = False, spec: str = "", spec_at: str = ""
+    store: Store,
+    name: str,
+    work: str,
+    settings: Settings,
+    refresh: bool = False,
+    spec: str = "",
+    spec_at: str = "",
+    identity: str = "",
 ) -> Run:
     """The run called `name`, as all steps of the workflow `work` see it.
 
     `spec_at` is the key of its spec, which nobody changes. Without it the first step to ask settles what the spec is:
-    `spec` (YAML, which is then submitted), or else the one that was submitted last.
-    Raises SpecError, UsageError, StoreError.
+    `spec` (YAML, which is then submitted), or else the one that was submitted last. `identity` is that of the run where
+    it was submitted. Raises SpecError, UsageError, StoreError.
     """
+    run = Run(_spec(store, name, work, settings, spec, spec_at), store, settings, refresh)
+    if identity and identity != identity_of(run):
+        raise other_version(run)
+    return run
+
+
+def _spec(store: Store, name: str, work: str, settings: Settings, spec: str, spec_at: str) -> RunSpec:
     if spec_at:
-        return Run(parse_spec(_text(store, spec_at), where=store.href(spec_at)), store, settings, refresh)
+        return parse_spec(_text(store, spec_at), where=store.href(spec_at))
     key = layout.workflow_spec(name, work)
     if not store.exists(key):
         where = f"{name}/{layout.RUN_SPEC}"
@@ -130,7 +150,7 @@ def open_step_run(
         if spec:
             Run(wanted, store, settings).submit()
         store.put_if_absent(key, dump_spec(wanted).encode())
-    return Run(parse_spec(_text(store, key), where=store.href(key)), store, settings, refresh)
+    return parse_spec(_text(store, key), where=store.href(key))
 
 
 def _text(store: Store, key: str) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from eo_batch import __version__
 from eo_batch.core import layout
-from eo_batch.core.errors import DataError, StoreMissing
+from eo_batch.core.errors import DataError, StoreMissing, UsageError
 from eo_batch.core.specfile import dump_spec, parse_spec
 from eo_batch.core.work import GivenUp, Try, WorkList
 from eo_batch.entry.door import Door, done
@@ -170,7 +171,8 @@ def run_slice(
     """Run slice `number` of the list at `key`, shard by shard; True if all of it is done.
 
     A shard that fails for good is noted in the store, and the others go on. Raises what stops all of it, such as
-    StoreError, and passes on whatever asks the process to end, after taking back the try that this costs.
+    StoreError, and UsageError where this is another version than the one that made the list; passes on whatever asks
+    the process to end, after taking back the try that this costs.
     """
     prefix, _, work = key.removesuffix("/list.json").rpartition("/work/")
     try:
@@ -178,6 +180,8 @@ def run_slice(
     except StoreMissing as error:
         raise DataError(f"{store.href(key)} is gone: whoever started this job has ended it") from error
     run = Run(parse_spec(listed.spec, where=store.href(key)), store, settings, listed.refresh)
+    if run.identity.prefix(listed.stage) != prefix:
+        raise other_version(run)
     shards = shards_of(run, listed.stage)
     door = Door(run, listed.stage, listed.runner)
     book = _Notes(store, prefix, work)
@@ -219,6 +223,14 @@ def run_slice(
             book.give_up(shard, _given_up(fault, tries + 1))
             say(f"{listed.stage} {shard}: failed: {fault.message}")
     return complete
+
+
+def other_version(run: Run) -> UsageError:
+    """The error of a pod whose eo-batch would make another run than the one that was started."""
+    return UsageError(
+        f"eo-batch {__version__}, which is in this pod's image, makes other stages of {run.spec.name} than the version "
+        "that started it: use an image of that version (cluster.image, cluster.gpu_image)"
+    )
 
 
 def _given_up(fault: Fault, tries: int) -> GivenUp:

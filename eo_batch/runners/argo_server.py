@@ -14,9 +14,6 @@ from argo_workflows.exceptions import ApiException
 from argo_workflows.model.io_argoproj_workflow_v1alpha1_workflow_create_request import (
     IoArgoprojWorkflowV1alpha1WorkflowCreateRequest as CreateRequest,
 )
-from argo_workflows.model.io_argoproj_workflow_v1alpha1_workflow_terminate_request import (
-    IoArgoprojWorkflowV1alpha1WorkflowTerminateRequest as TerminateRequest,
-)
 from urllib3.exceptions import HTTPError, InsecureRequestWarning, MaxRetryError, SSLError
 
 from eo_batch.core.errors import ClusterDown, ClusterRefused
@@ -62,16 +59,8 @@ class Server:
             )
         return None
 
-    def terminate(self, name: str) -> None:
-        """End a workflow's own pods, and begin no others. What they created goes when the workflow is deleted."""
-        body = TerminateRequest(namespace=self.kube.namespace, name=name, _check_type=False)
-        with suppress(_NotThere):
-            self._ask(
-                "terminate", name, lambda api, **how: api.terminate_workflow(self.kube.namespace, name, body, **how)
-            )
-
     def delete(self, name: str) -> None:
-        """Delete a workflow, and all that it owns; one that is not there is no error."""
+        """Cancel a workflow: delete it, and all that it owns. One that is not there is no error."""
         with suppress(_NotThere):
             self._ask("delete", name, lambda api, **how: api.delete_workflow(self.kube.namespace, name, **how))
 

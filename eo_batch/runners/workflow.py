@@ -87,6 +87,7 @@ _PARAMETERS: Mapping[str, tuple[str | None, str]] = {
     "refresh": ("false", "Whether chips whose scenes changed are made again: true or false."),
     "profile": (None, "Where the pods of fan-outs run, YAML. Steps run where this template was rendered for."),
     "lease": ("", "Name of the Lease that owns the workflow."),
+    "identity": ("", "What the run's stages are, as who submits it sees it; pods of another version refuse the run."),
 }
 """Parameters of a workflow: their defaults, None where rendering knows better, and what they are for."""
 
@@ -120,19 +121,11 @@ def fan_out_workflow(
     placement: Placement, name: str, stage: str, labels: Mapping[str, str], owner: Mapping[str, Any], work: Manifest
 ) -> Manifest:
     """A workflow of one fan-out of a stage, `work`."""
-    spec = _base(placement, 1) | {
-        "entrypoint": "fan-out",
-        "arguments": {
-            "parameters": [
-                {"name": "stage", "value": stage},
-                {"name": "manifest", "value": json.dumps(work)},
-                {"name": "success", "value": success_of(work)},
-            ]
-        },
-        "templates": [_fan_out(placement)],
-    }
     marks = {**labels, WORK_LABEL: work["metadata"]["name"]}
-    spec["podMetadata"]["labels"] = marks
+    spec = _base(placement, 1, marks) | {
+        "entrypoint": stage,
+        "templates": [_fan_out(placement, stage, json.dumps(work), success_of(work))],
+    }
     return _workflow(placement, name, marks, owner, spec)
 
 
@@ -148,14 +141,13 @@ def graph(placement: Placement) -> Manifest:
     for name, (default, about) in _PARAMETERS.items():
         value = known.get(name, default)
         parameters.append({"name": name, "description": about} | ({} if value is None else {"value": value}))
-    return _base(placement, len(STAGES)) | {
+    # The run's name as a label may hold it: a label's value ends with a letter or a digit.
+    run = "{{=sprig.trimAll('._-', workflow.parameters.run)}}"
+    labels = labels_of("") | {RUN_LABEL: run, LEASE_LABEL: "{{workflow.parameters.lease}}"}
+    return _base(placement, len(STAGES), labels) | {
         "entrypoint": "run",
         "arguments": {"parameters": parameters},
-        "templates": [
-            {"name": "run", "dag": {"tasks": _tasks()}},
-            *(_step(placement, stage) for stage in STAGES if stage not in FAN_OUTS),
-            _fan_out(placement),
-        ],
+        "templates": [{"name": "run", "dag": {"tasks": _tasks()}}, *(_stage(placement, stage) for stage in STAGES)],
     }
 
 
@@ -164,45 +156,43 @@ def _tasks() -> list[Manifest]:
     tellers = {stage: teller for teller, told in AFTER.items() for stage in told}
     tasks: list[Manifest] = []
     for before, stage in zip((None, *STAGES), STAGES, strict=False):
-        task: Manifest = {"name": stage, "template": "fan-out" if stage in FAN_OUTS else stage}
+        task: Manifest = {"name": stage, "template": stage}
         if before is not None:
             task["depends"] = before
         if stage in tellers:
-            told = f"tasks.{tellers[stage]}.outputs.parameters.{stage}"
-            task["when"] = f"{{{{{told}-slices}}}} > 0"
-            if stage in FAN_OUTS:
-                given = [{"name": what, "value": f"{{{{{told}-{what}}}}}"} for what in ("manifest", "success")]
-                task["arguments"] = {"parameters": [{"name": "stage", "value": stage}, *given]}
+            task["when"] = f"{{{{tasks.{tellers[stage]}.outputs.parameters.{stage}-slices}}}} > 0"
         tasks.append(task)
     return tasks
+
+
+def _stage(placement: Placement, stage: str) -> Manifest:
+    if stage not in FAN_OUTS:
+        return _step(placement, stage)
+    # Outputs of the whole workflow, since every node of a try would hold a copy of what it is given.
+    manifest, success = (f"{{{{workflow.outputs.parameters.{stage}-{what}}}}}" for what in ("manifest", "success"))
+    return _fan_out(placement, stage, manifest, success)
 
 
 def _step(placement: Placement, stage: str) -> Manifest:
     """A stage of one shard."""
     assert placement.cluster is not None
-    given = ["run", "store", "spec", "spec-at", "until", "refresh", "profile", "lease"]
     following = AFTER.get(stage, ())
-    argv = ["eo-batch", "step", stage, "--work={{workflow.uid}}", f"--next={','.join(following)}"]
-    argv += [f"--{name}={{{{workflow.parameters.{name}}}}}" for name in given] + [f"--outputs={OUTPUTS}"]
+    argv = ["eo-batch", "step", stage, "--work={{workflow.uid}}"]
+    argv += [f"--{name}={{{{workflow.parameters.{name}}}}}" for name in _PARAMETERS]
+    if following:
+        argv += [f"--next={','.join(following)}", f"--outputs={OUTPUTS}"]
     pod = pod_template(placement, stage, argv, work_labels({}, stage, "{{workflow.name}}"))
     (container,) = pod["spec"]["containers"]
     # Argo runs the command below a process of its own, which passes signals on; and without a command it would ask a
     # registry for the image's.
     main = {key: value for key, value in container.items() if key != "name"} | {"command": argv[:1], "args": argv[1:]}
-    outputs = [
-        {"name": f"{told}-{what}", "valueFrom": {"path": f"{OUTPUTS}/{told}-{what}"}}
-        for told in following
-        for what in (("slices", "manifest", "success") if told in FAN_OUTS else ("slices",))
-    ]
-    where = {
-        key: pod["spec"][key] for key in ("nodeSelector", "tolerations", "priorityClassName") if key in pod["spec"]
-    }
+    outputs = [output for told in following for output in _outputs(told)]
     return {
         "name": stage,
         "metadata": pod["metadata"],
         "container": main,
         "volumes": pod["spec"]["volumes"],
-        **where,
+        **_where(pod),
         **({"outputs": {"parameters": outputs}} if outputs else {}),
         "activeDeadlineSeconds": placement.cluster.deadline_s,
         "retryStrategy": _retry(_STEP_RETRIES, f"!(asInt(lastRetry.exitCode) in {[DO_NOT_RETRY, *SAME_FOR_ALL]})"),
@@ -210,46 +200,48 @@ def _step(placement: Placement, stage: str) -> Manifest:
     }
 
 
-def _fan_out(placement: Placement) -> Manifest:
+def _outputs(stage: str) -> list[Manifest]:
+    """What a step says of a stage that comes next."""
+    told = [f"{stage}-{what}" for what in (("slices", "manifest", "success") if stage in FAN_OUTS else ("slices",))]
+    shared = {name: {"globalName": name} for name in told if stage in FAN_OUTS and not name.endswith("slices")}
+    return [{"name": name, "valueFrom": {"path": f"{OUTPUTS}/{name}"}, **shared.get(name, {})} for name in told]
+
+
+def _fan_out(placement: Placement, stage: str, manifest: str, success: str) -> Manifest:
     """Creates an object and waits for its end. Another try finds the object that is there, and waits for that."""
     assert placement.cluster is not None
-    pod = pod_template(placement, "plan", (), {})
-    where = {
-        key: pod["spec"][key] for key in ("nodeSelector", "tolerations", "priorityClassName") if key in pod["spec"]
-    }
+    pod = pod_template(placement, "plan", (), {"app.kubernetes.io/component": f"{stage}{WATCH_SUFFIX}"})
     hopeless = " || ".join(f"lastRetry.message contains '{said}'" for said in _HOPELESS)
     return {
-        "name": "fan-out",
-        "inputs": {"parameters": [{"name": "stage"}, {"name": "manifest"}, {"name": "success"}]},
-        "metadata": {
-            "labels": {"app.kubernetes.io/component": f"{{{{inputs.parameters.stage}}}}{WATCH_SUFFIX}"},
-            "annotations": pod["metadata"]["annotations"],
-        },
+        "name": stage,
+        "metadata": pod["metadata"],
         "resource": {
             "action": "apply",
             "setOwnerReference": True,
-            "manifest": "{{inputs.parameters.manifest}}",
-            "successCondition": "{{inputs.parameters.success}}",
+            "manifest": manifest,
+            "successCondition": success,
             "failureCondition": _FAILED,
         },
-        **where,
+        **_where(pod),
         "activeDeadlineSeconds": placement.cluster.deadline_s + _SPARE_S,
         "retryStrategy": _retry(_WATCH_RETRIES, f"!({hopeless})"),
         "podSpecPatch": _patch(containers=["main"]),
     }
 
 
-def _base(placement: Placement, stages: int) -> Manifest:
+def _where(pod: Manifest) -> Manifest:
+    """Which nodes a pod may run on, and before whom."""
+    return {key: pod["spec"][key] for key in ("nodeSelector", "tolerations", "priorityClassName") if key in pod["spec"]}
+
+
+def _base(placement: Placement, stages: int, labels: Mapping[str, str]) -> Manifest:
+    """What all workflows have in common; `labels` are those of its own pods."""
     cluster = placement.cluster
     assert cluster is not None
-    pod = pod_template(placement, "plan", (), {})
-    # The run's name as a label may hold it: a label's value ends with a letter or a digit.
-    run = "{{=sprig.trimAll('._-', workflow.parameters.run)}}"
-    lease = "{{workflow.parameters.lease}}"
     return {
         "serviceAccountName": placement.argo.service_account,
-        "securityContext": pod["spec"]["securityContext"],
-        "podMetadata": {"labels": labels_of("run") | {RUN_LABEL: run, LEASE_LABEL: lease}},
+        "securityContext": pod_template(placement, "plan", (), {})["spec"]["securityContext"],
+        "podMetadata": {"labels": dict(labels)},
         "activeDeadlineSeconds": stages * (cluster.deadline_s + _SPARE_S),
         "ttlStrategy": {"secondsAfterCompletion": cluster.ttl_s},
         "podGC": {"strategy": "OnPodSuccess"},
