@@ -59,11 +59,13 @@ FROM packages AS tensors
 ARG TORCH=torch
 ARG TORCH_INDEX=
 COPY --from=wanted /src/train.txt /opt/venv/wanted/
+COPY containers/cuda.txt /opt/venv/wanted/
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,from=build,source=/opt/build,target=/opt/build \
     --mount=type=bind,from=build,source=/src,target=/src \
     /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --constraint /src/constraints.txt \
-        ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} "${TORCH}" --requirement /opt/venv/wanted/train.txt \
+        --constraint /opt/venv/wanted/cuda.txt ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} \
+        "${TORCH}" --requirement /opt/venv/wanted/train.txt \
     && python3 /src/trim.py /opt/venv
 
 # eo-batch itself, laid out as it goes into /opt. Its wheel has the same bytes whenever it is built.
