@@ -135,7 +135,7 @@ def test_an_expired_lease_is_swept_with_all_that_it_owns(placement: Placement, k
     holder.stdout.close()
     with held_lease(placement, "alive") as alive:
         took_s = wait_for(lambda: bool(sweep(placement, dry_run=True)), "the lease expires", 20)
-        assert took_s <= 5 + 2, "it expires when it was not renewed for so long"
+        assert took_s <= 5 + 5, "it expires when it was not renewed for so long"
         assert len(left(kube)) == 2 + 1 + 2, "a dry run deletes nothing"
         (line,) = sweep(placement)
         assert line.startswith("deleted lease killed-")
