@@ -1,0 +1,37 @@
+"""A whole run, from plan to report."""
+
+from prefect import flow
+from prefect.states import State
+
+from eo_batch.entry.profiles import read_placement
+from eo_batch.entry.run import Run
+from eo_batch.io.store import parse_store
+from eo_batch.settings import Settings
+from flows.conduct import conduct
+from flows.parameters import Engine, Price, Spec, Stage, StoreUrl
+
+
+@flow
+def continental_run(
+    spec: Spec,
+    store: StoreUrl,
+    profile: str | None = None,
+    engine: Engine = "prefect",
+    until: Stage | None = None,
+    refresh: bool = False,
+    cpu_hour_price: Price | None = None,
+) -> State[None]:
+    """Run a spec, or go on with a run that was interrupted: only what has no receipt yet is done.
+
+    Args:
+        spec: The run spec.
+        store: Folder or URL that the run is kept in.
+        profile: Path of a placement profile where the flow runs; none is that machine.
+        engine: Who keeps the graph of stages: this flow, with a task for each, or one Argo workflow.
+        until: Stop after this stage.
+        refresh: Make chips again whose scenes have changed.
+        cpu_hour_price: What a CPU hour costs, for the table of costs.
+    """
+    settings = Settings.from_env()
+    run = Run(spec, parse_store(store, settings), settings, refresh)
+    return conduct(run, read_placement(profile), engine, until, cpu_hour_price)
