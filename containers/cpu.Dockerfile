@@ -20,10 +20,9 @@ RUN if command -v python3 >/dev/null; then python=; else python=python3; fi \
 
 # pip and the build backend, in an environment of their own. The stages below borrow it; no image holds it.
 FROM runtime AS build
-ARG SETUPTOOLS=80.9.0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-COPY constraints.txt containers/trim.py ./
+COPY constraints.txt containers/pins.txt containers/trim.py ./
 # hadolint ignore=DL3008
 RUN --mount=type=cache,target=/root/.cache/pip \
     if ! python3 -c 'import ensurepip' 2>/dev/null; then \
@@ -31,7 +30,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-venv; \
     fi \
     && rm -rf /var/lib/apt/lists/* \
-    && echo "setuptools==${SETUPTOOLS}" >> constraints.txt \
+    && cat pins.txt >> constraints.txt \
     && python3 -m venv /opt/build \
     && /opt/build/bin/pip install --constraint constraints.txt setuptools
 

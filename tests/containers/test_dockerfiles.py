@@ -51,7 +51,7 @@ def test_a_dockerfile_keeps_to_the_rules(path: Path, rule: rules.Rule) -> None:
         (rules.pinned, "--mount=type=cache,target=/root/.cache/pip", ""),
         (rules.pinned, "--no-index --no-build-isolation", "--no-build-isolation"),
         (rules.no_remote_add, "COPY constraints.txt", "ADD https://example.org/constraints.txt"),
-        (rules.no_secrets, "ARG SETUPTOOLS", "ARG INDEX_TOKEN\nARG SETUPTOOLS"),
+        (rules.no_secrets, "ARG VERSION", "ARG INDEX_TOKEN\nARG VERSION"),
         (rules.no_secrets, "HOME=/tmp", "HOME=/tmp AWS_SECRET_ACCESS_KEY=x"),
         (rules.nothing_left, "rm -rf /var/lib/apt/lists/*", "true"),
         (rules.nothing_left, "--no-install-recommends", ""),
