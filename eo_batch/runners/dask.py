@@ -14,9 +14,10 @@ used with one of them.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from eo_batch.core.errors import EoBatchError
 from eo_batch.runners.base import Job, OnEvent, Outcome
@@ -27,6 +28,8 @@ from eo_batch.runners.dask_shift import Patience, Queue, Shift
 
 if TYPE_CHECKING:
     from distributed import Client
+
+T = TypeVar("T")
 
 _CONNECT_S = 5.0
 """Seconds that one attempt to reach a scheduler may take."""
@@ -53,7 +56,7 @@ class DaskRunner:
         lost_in_a_row = 0
         with quiet():
             while queue:
-                link = self._connect(job, book)
+                link = self._reach(job, lambda address: Link(address, job, self._connect_s), book.wait)
                 shift = Shift(link, self.place, book, queue, self.patience)
                 try:
                     shift.work()
@@ -75,11 +78,11 @@ class DaskRunner:
 
     def client(self) -> "Client":
         """A Dask client of the cluster, the default one until it is closed: what is lazy, such as the Dataset that
-        `eo_batch.open_cube` gives, computes on the workers. Raises EoBatchError, OSError if no scheduler answers.
+        `eo_batch.open_cube` gives, computes on the workers. Starts the cluster if it does not run. Raises EoBatchError.
         """
         from distributed import Client
 
-        return Client(self.place.address(None))
+        return self._reach(None, lambda address: Client(address, timeout=self._connect_s), lambda waiting: None)
 
     def close(self) -> None:
         """End the cluster, if it was started here. A further job would start another."""
@@ -93,11 +96,16 @@ class DaskRunner:
     ) -> None:
         self.close()
 
-    def _connect(self, job: Job, book: Book) -> Link:
+    @property
+    def _connect_s(self) -> float:
+        return min(_CONNECT_S, self.patience.tell_s, self.patience.scheduler_s)
+
+    def _reach(self, job: Job | None, connect: Callable[[str], T], tell: Callable[[str], None]) -> T:
+        """Connect with the scheduler for a job, however often that takes. Raises EoBatchError if it takes too long."""
         began, told, patience = time.monotonic(), False, self.patience
         while True:
             try:
-                return Link(self.place.address(job), job, min(_CONNECT_S, patience.tell_s, patience.scheduler_s))
+                return connect(self.place.address(job))
             except OSError as error:
                 waited_s = time.monotonic() - began
                 if waited_s > patience.scheduler_s:
@@ -107,7 +115,7 @@ class DaskRunner:
                     ) from error
                 if waited_s > patience.tell_s and not told:
                     told = True
-                    book.wait(f"no Dask scheduler answers yet: {one_line(str(error))}")
+                    tell(f"no Dask scheduler answers yet: {one_line(str(error))}")
             time.sleep(min(1.0, patience.scheduler_s))
 
     def _stop(self, running: int, book: Book, error: BaseException) -> None:

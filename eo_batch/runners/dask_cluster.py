@@ -6,6 +6,7 @@ knows no context but the current one. It is a DaskCluster like any other: people
 """
 
 import socket
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,8 +29,10 @@ from eo_batch.runners.waits import Wait, pods_wait
 AUTOSCALER = Kind("kubernetes.dask.org", "v1", "daskautoscalers", "the Dask operator")
 DEPLOYMENT = Kind("apps", "v1", "deployments", "Kubernetes")
 
-_OPERATOR_S = 60.0
+_OPERATOR_S = 120.0
 """An operator that lives has made the scheduler's Deployment by then."""
+_LET_GO_S = 10.0
+"""Longest wait for the operator to let go of an autoscaler."""
 _END_S = 60.0
 """Longest wait for a cluster's pods to be gone: they have half a minute to end."""
 
@@ -123,6 +126,7 @@ class OperatorCluster:
         running, self._running = self._running, None
         self._end_forward()
         if running is not None:
+            self._end_autoscaler(running.name)
             # In the foreground: what the cluster owns goes even if no operator lives that would let it go itself.
             insist(lambda: self._kube.delete(DASK_CLUSTER, running.name, "Foreground"))
             wait_until_gone(self._kube, f"{CLUSTER_LABEL}={running.name}", _END_S, (POD,))
@@ -162,6 +166,14 @@ class OperatorCluster:
         wanted = autoscaler | {"spec": autoscaler["spec"] | {"minimum": least}}
         if self._kube.replace(AUTOSCALER, wanted) is not None:  # else the operator wrote meanwhile: next time
             self._least = least
+
+    def _end_autoscaler(self, name: str) -> None:
+        """Before its cluster: the operator holds on to both while it asks a scheduler that is gone."""
+        with suppress(ClusterRefused):  # its cluster owns it, and takes it along
+            insist(lambda: self._kube.delete(AUTOSCALER, name))
+            deadline = time.monotonic() + _LET_GO_S
+            while insist(lambda: self._kube.get(AUTOSCALER, name)) is not None and time.monotonic() < deadline:
+                time.sleep(0.5)
 
     def _scheduler_pod(self, running: _Running) -> str:
         """Name of the scheduler's pod. Raises OSError saying why it is not ready, ClusterError if it will not be."""

@@ -53,8 +53,12 @@ class Queue:
             self._ready.append(index)
         return self._ready.popleft() if self._ready else None
 
-    def add(self, index: int) -> None:
-        """An index is to run again, soon."""
+    def add_interrupted(self, index: int) -> None:
+        """An index is to run again, before those that have not run: they would only end later for it."""
+        self._ready.appendleft(index)
+
+    def add_deadly(self, index: int) -> None:
+        """An index that has killed its worker is to run again, after the others that are ready."""
         self._ready.append(index)
 
     def add_failed(self, index: int) -> None:
@@ -92,7 +96,7 @@ class Shift:
             self._mind_the_desert()
             match self._link.next(within_s=0.5):
                 case Ended(key, fault):
-                    self._land(key, fault, pause=True)
+                    self._land(key, fault)
                 case Vanished(key, died):
                     self._look()  # has the scheduler vanished with it?
                     self._lose(key, died)
@@ -109,7 +113,7 @@ class Shift:
         """What is in flight is to run again; it has cost no try."""
         for _, index in self.flying.values():
             self._book.again(index, why)
-            self._queue.add(index)
+            self._queue.add_interrupted(index)
         self.flying.clear()
 
     def _look(self) -> None:
@@ -133,7 +137,7 @@ class Shift:
                 return
             self.flying[self._link.submit(worker, index)] = worker, index
 
-    def _land(self, key: str, fault: Fault | None, pause: bool) -> None:
+    def _land(self, key: str, fault: Fault | None, deadly: bool = False) -> None:
         """Note the end of a try, unless it was given up before."""
         self._link.forget(key)
         flight = self.flying.pop(key, None)
@@ -142,10 +146,10 @@ class Shift:
         self.settled = True
         _, index = flight
         if self._book.settle(index, fault):
-            if pause:
-                self._queue.add_failed(index)
+            if deadly:
+                self._queue.add_deadly(index)
             else:
-                self._queue.add(index)
+                self._queue.add_failed(index)
 
     def _lose(self, key: str, died: bool) -> None:
         """A try ends without an end of its own, unless it was given up before."""
@@ -153,12 +157,12 @@ class Shift:
             return
         _, index = self.flying[key]
         if died or not self._queue.interrupted_by_chance(index):
-            self._land(key, Fault(DIED, retryable=True), pause=False)
+            self._land(key, Fault(DIED, retryable=True), deadly=True)
             return
         self._link.forget(key)
         del self.flying[key]
         self._book.again(index, _TAKEN)
-        self._queue.add(index)
+        self._queue.add_interrupted(index)
 
     def _taken(self, worker: str) -> bool:
         """Whether a worker is gone for reasons that have nothing to do with what it ran."""

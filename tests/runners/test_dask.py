@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,9 @@ from eo_batch.runners.dask_places import AtAddress, LocalProcesses
 from eo_batch.runners.dask_shift import Patience, Queue
 from tests.bad_input.test_interrupts import members, wait_for
 from tests.io.worlds import WEST, cube_objects, go, planet, spec_of
-from tests.runners.contract import RUNNERS, Fine, Noting, WorkerContract, agree, run
+from tests.runners.contract import RUNNERS, Fine, WorkerContract, agree, run
 from tests.runners.dask_processes import ROOT, Cluster, dask_cluster
+from tests.runners.receipted import Receipted
 
 __all__ = ["planet"]
 
@@ -47,23 +47,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-@dataclass(frozen=True)
-class Receipted(Noting):
-    """Work that leaves a receipt, and is not done again if there is one."""
-
-    takes_s: float = 0.3
-
-    def __call__(self, index: int) -> None:
-        if (self.folder / f"receipt-{index}").exists():
-            return
-        self.begin(index)
-        time.sleep(self.takes_s)
-        (self.folder / f"receipt-{index}").write_text("")
-
-    def receipts(self) -> set[int]:
-        return {int(path.name.removeprefix("receipt-")) for path in self.folder.glob("receipt-*")}
-
-
 def notes(tmp_path: Path) -> Path:
     folder = tmp_path / "notes"
     folder.mkdir()
@@ -77,7 +60,7 @@ def test_an_index_that_failed_is_not_ready_before_its_pause_is_over(monkeypatch:
     queue = Queue((7, 8), retry_s=10)
     assert (queue.take(), queue.take(), queue.take()) == (7, 8, None)
     queue.add_failed(7)
-    queue.add(8)
+    queue.add_interrupted(8)
     assert (queue.take(), queue.take(), len(queue)) == (8, None, 1)
     now += 10
     assert queue.take() == 7
@@ -166,7 +149,7 @@ def test_a_worker_that_is_told_to_go_costs_no_try(
     call, events, indices = Receipted(notes(tmp_path), takes_s=1.5), list[Event](), tuple(range(6))
 
     def disturb() -> None:
-        wait_for("an index on each worker", lambda: len(list(call.folder.glob("*.0"))) - len(call.receipts()) == 2)
+        wait_for("an index on each worker", lambda: call.running() == 2)
         victim = cluster.workers[0].pid
         # The SIGTERM that asks a container to end reaches its first process only.
         os.kill(victim, signum) if signum == signal.SIGTERM else os.killpg(victim, signum)
@@ -218,7 +201,7 @@ from pathlib import Path
 from eo_batch.runners.base import Job
 from eo_batch.runners.dask import DaskRunner
 from eo_batch.runners.dask_places import LocalProcesses
-from tests.runners.test_dask import Receipted
+from tests.runners.receipted import Receipted
 
 if __name__ == "__main__":
     with DaskRunner(LocalProcesses(2)) as runner:
