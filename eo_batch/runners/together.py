@@ -6,6 +6,7 @@ A slice whose shards were given up for good has noted so in the store: nothing i
 so; any other code would start the whole gang again.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,22 +15,28 @@ from eo_batch.runners.base import DO_NOT_RETRY, POLITE_STOP
 
 
 def together(argv: Sequence[str]) -> int:
-    """Run torchrun with these arguments; returns what this process is to end with."""
+    """Run torchrun with these arguments; returns what this process is to end with. The last line that is printed is the
+    one with which the processes ended: Kubernetes keeps it."""
     import torch.distributed.run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     torchrun: Any = torch.distributed.run  # has no types
     try:
         torchrun.run(torchrun.parse_args(list(argv)))
     except SignalException:
         return POLITE_STOP
     except ChildFailedError as error:
-        codes = {failure.exitcode for failure in error.failures.values()}
-        print(error, file=sys.stderr, flush=True)
+        codes = {failure.exitcode for failure in error.failures.values() if failure.exitcode > 0}
         if codes == {DO_NOT_RETRY}:
             return 0
-        return codes.pop() if len(codes) == 1 and min(codes) > 0 else 1  # negative: the number of a signal
+        if len(codes) == 1:  # others were killed by torchrun, because this one had failed
+            return codes.pop()
+        rank, first = error.get_first_failure()
+        if first.exitcode < 0:
+            print(f"process {rank} was killed by signal {-first.exitcode}", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 

@@ -102,6 +102,8 @@ class Watch:
     """Number of the slice of each index; None where pods have no number."""
     _seen: set[str] = field(default_factory=set)
     """Uids of the failed pods that were told."""
+    _whys: dict[int | None, str] = field(default_factory=dict)
+    """Why the last pod of a slice failed, by the slice's number."""
     _deaths: list[str] = field(default_factory=list)
     """Why pods failed by themselves since something last worked."""
     _worked: float = field(default_factory=time.monotonic)
@@ -198,6 +200,7 @@ class Watch:
             why, code = death(pod)
             if code == DO_NOT_RETRY:
                 continue
+            self._whys[slice_number(pod)] = why
             mine = first.get(slice_number(pod))
             if mine is not None:
                 self.book.again(mine, why)
@@ -226,7 +229,7 @@ class Watch:
         if reason == "PodFailurePolicy":
             why = death(pods[-1])[0] if pods else message
             raise ClusterRefused(f"no pod of this job can work: {why}; check cluster.image and cluster.env")
-        whys = {slice_number(pod): death(pod)[0] for pod in pods}
+        whys = self._whys | {slice_number(pod): death(pod)[0] for pod in pods}
         counts = Counter(slice_number(pod) for pod in pods)
         for index in self.book.open():
             number = self.slice_of[index]

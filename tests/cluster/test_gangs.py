@@ -30,18 +30,17 @@ _TOGETHER = """
 import os, sys, time
 import torch
 import torch.distributed as dist
+from eo_batch.io.store import parse_store
 url, prefix, number = sys.argv[1:]
 store = parse_store(url)
 dist.init_process_group('gloo')
 rank = dist.get_rank()
-attempt = len(list(store.list(f'{prefix}/began/{number}.{rank}.')))
+attempt = sum(f'/began/{number}.{rank}.' in key for key in store.list(f'{prefix}/began/'))
 store.put(f'{prefix}/began/{number}.{rank}.{attempt}', str(attempt).encode())
 total = torch.tensor(10 ** rank)
 dist.all_reduce(total)
-pause_s = float(store.get(f'{prefix}/pause').decode())
-for _ in range(int(pause_s * 10)):
-    dist.barrier()
-    time.sleep(0.1)
+if store.exists(f'{prefix}/waits') and attempt == 0:
+    time.sleep(600)
 dist.barrier()
 dist.destroy_process_group()
 code = int(store.get(f'{prefix}/code').decode())
@@ -88,9 +87,10 @@ def lease(placement: Placement) -> Iterator[Lease]:
 class Together(PodRemote):
     """All ranks of a gang add up 10 to the power of their numbers."""
 
-    def __init__(self, url: str, pause_s: float = 0, code: int = 0) -> None:
+    def __init__(self, url: str, waits: bool = False, code: int = 0) -> None:
         super().__init__(url, Fine(Shelf(url, "none")), 1)
-        self.store.put(f"{self.prefix}/pause", str(pause_s).encode())
+        if waits:
+            self.store.put(f"{self.prefix}/waits", b"at first")
         self.store.put(f"{self.prefix}/code", str(code).encode())
 
     def freeze(self, indices: Any, shards_per_pod: int) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def test_a_shard_that_fails_for_good_starts_no_gang_again(placement: Placement, 
 def test_a_gang_that_loses_a_pod_starts_again_whole(
     placement: Placement, lease: Lease, s3_here: S3, space: str, polite: bool
 ) -> None:
-    remote = Together(s3_here.server.new_bucket(), pause_s=5)
+    remote = Together(s3_here.server.new_bucket(), waits=True)
 
     def kill() -> None:
         wait_for(lambda: len(remote.began()) == 2, "both have begun")
