@@ -103,13 +103,13 @@ class OperatorCluster:
             self._scale(self._running.name, least)
 
     def disrupted(self, worker: str) -> bool:
-        """See `Place`. A worker whose pod is gone, or about to go, or on a node that is lost, did not die by itself."""
+        """See `Place`: whether its pod is gone, or was taken."""
         running = self._running
         if running is None:
             return False
         host = worker.rpartition("://")[2].rpartition(":")[0]
         pods = insist(lambda: self._kube.list(POD, _labels(running, "worker")))
-        return not any(pod["status"].get("podIP") == host and _is_well(pod) for pod in pods)
+        return all(was_taken(pod) for pod in pods if pod.get("status", {}).get("podIP") == host)
 
     def waiting(self) -> str:
         """See `Place`. Raises ClusterRefused if time can't mend it."""
@@ -179,7 +179,7 @@ class OperatorCluster:
         """Name of the scheduler's pod. Raises OSError saying why it is not ready, ClusterError if it will not be."""
         pods = insist(lambda: self._kube.list(POD, _labels(running, "scheduler")))
         for pod in pods:
-            if _is_well(pod):
+            if _is_ready(pod):
                 return str(pod["metadata"]["name"])
         why = self._why(running, "scheduler")
         if not pods and not why and datetime.now(UTC) - running.began > timedelta(seconds=_OPERATOR_S):
@@ -230,11 +230,21 @@ def _labels(running: _Running, part: str) -> str:
     return f"{CLUSTER_LABEL}={running.name},{PART_LABEL}={part}"
 
 
-def _is_well(pod: Manifest) -> bool:
-    """Whether a pod is ready, as far as its node still tells, and stays."""
-    conditions = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions") or ()}
-    leaving = "deletionTimestamp" in pod["metadata"] or conditions.get("DisruptionTarget") == "True"
-    return conditions.get("Ready") == "True" and not leaving
+def was_taken(pod: Manifest) -> bool:
+    """Whether a pod is about to go, or is on a node that is lost: what ended in it did not end by itself."""
+    conditions = _conditions(pod)
+    # A lost node tells nothing of its containers, so that they seem ready in a pod that is not; a container that ends
+    # makes neither ready.
+    lost = conditions.get("Ready") == "False" and conditions.get("ContainersReady") == "True"
+    return "deletionTimestamp" in pod["metadata"] or conditions.get("DisruptionTarget") == "True" or lost
+
+
+def _is_ready(pod: Manifest) -> bool:
+    return _conditions(pod).get("Ready") == "True" and not was_taken(pod)
+
+
+def _conditions(pod: Manifest) -> dict[str, str]:
+    return {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions") or ()}
 
 
 def _crashes(pods: Sequence[Manifest]) -> Iterator[Wait]:

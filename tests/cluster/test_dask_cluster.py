@@ -304,7 +304,24 @@ def test_a_namespace_without_operator_is_one_clear_line(
         assert left(alone, "alone") == []
 
 
-def test_a_worker_whose_pod_is_well_was_not_taken_away(cluster: DaskRunner, space: str, notes: Shelf) -> None:
+def test_a_worker_that_is_killed_in_its_pod_costs_a_try(cluster: DaskRunner, space: str, notes: Shelf) -> None:
+    """As by the kernel, when its memory is used up: all processes of the container at once."""
+    call = Receipted(notes, takes_s=5.0)
+
+    def kill() -> None:
+        wait_for(lambda: call.running() == 1, "it has begun")
+        for pod in pods(space, "contract", "worker"):
+            kubectl("exec", "-n", space, pod, "--", "sh", "-c", "kill -9 -1 || true")
+
+    run(Shipping(cluster), Fine(notes), (100,))
+    thread = threading.Thread(target=kill)
+    thread.start()
+    outcome, _ = run(Shipping(cluster), call, (0,), attempts=1)
+    thread.join()
+    assert "worker process died" in outcome.failed[0].message
+
+
+def test_a_worker_whose_pod_is_gone_was_taken_away(cluster: DaskRunner, notes: Shelf) -> None:
     run(Shipping(cluster), Fine(notes), (0,))
     place = cluster.place
     assert isinstance(place, OperatorCluster)

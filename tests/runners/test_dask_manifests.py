@@ -1,4 +1,4 @@
-"""What the Dask operator is asked for."""
+"""What the Dask operator is asked for, and what its pods tell."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from eo_batch.core.placement import Cluster, DaskCluster, Placement, Pool, Toleration
+from eo_batch.runners.dask_cluster import was_taken
 from eo_batch.runners.dask_manifests import autoscaler_manifest, cluster_manifest
 
 OWNER = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "name": "demo-1", "uid": "u-1"}
@@ -87,3 +88,20 @@ def test_an_autoscaler_belongs_to_its_cluster() -> None:
     assert autoscaler["spec"] == {"cluster": "demo-dask", "minimum": 3, "maximum": 7}
     [owner] = autoscaler["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("DaskCluster", "demo-dask", "u-2")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "conditions", "taken"),
+    [
+        ({}, {"Ready": "True", "ContainersReady": "True"}, False),
+        ({}, {"Ready": "False", "ContainersReady": "False"}, False),  # a container ended, as when it ran out of memory
+        ({"deletionTimestamp": "2026-01-01T00:00:00Z"}, {"Ready": "True", "ContainersReady": "True"}, True),
+        ({}, {"Ready": "True", "ContainersReady": "True", "DisruptionTarget": "True"}, True),
+        ({}, {"Ready": "False", "ContainersReady": "True"}, True),  # its node is lost
+    ],
+)
+def test_a_pod_that_was_taken_is_told_from_one_whose_process_died(
+    metadata: dict[str, str], conditions: dict[str, str], taken: bool
+) -> None:
+    status = {"conditions": [{"type": kind, "status": value} for kind, value in conditions.items()]}
+    assert was_taken({"metadata": metadata, "status": status}) is taken
