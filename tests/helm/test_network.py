@@ -70,7 +70,8 @@ def test_only_those_with_rights_there_reach_the_kubernetes_api() -> None:
 def test_only_drivers_reach_prefect_and_argo() -> None:
     for port in (4200, 2746):
         assert may_send("keys", DRIVER, ANYWHERE, port)
-        assert not may_send("keys", RUNNER, ANYWHERE, port)
+        for pod in (RUNNER, SWEEPER, ARGO, SCHEDULER):
+            assert not may_send("keys", pod, ANYWHERE, port), f"{pod} reaches port {port}"
     assert not may_send("minimal", DRIVER, ANYWHERE, 2746, "TCP", "--set", "networkPolicies.enabled=true")
 
 
