@@ -166,7 +166,8 @@ class Watch:
         self._tell_deaths()
         kube, labels = self.lease.kube, self.target.labels
         waits = waits_of(kube, labels)
-        running = kube.list(POD, labels, "status.phase=Running", most=20) if waits or self._deaths else []
+        seen = kube.list(POD, labels, "status.phase=Running", most=20) if waits or self._deaths else []
+        running = [pod for pod in seen if "deletionTimestamp" not in pod["metadata"]]
         stuck = [wait for wait in waits if not wait.mends]
         # Where some pods run, others that wait for room are nothing to worry about.
         said = "; ".join(wait.message for wait in (stuck if running else waits))

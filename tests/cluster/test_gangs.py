@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,12 +13,13 @@ from eo_batch.core.errors import ClusterRefused
 from eo_batch.core.placement import Placement
 from eo_batch.runners import watch
 from eo_batch.runners.base import DO_NOT_RETRY, SLICE, Event, Failure, Job, Outcome
-from eo_batch.runners.kube import JOBSET, QUEUES, connect
+from eo_batch.runners.kube import JOBSET, connect
 from eo_batch.runners.kubernetes import KubernetesRunner
 from eo_batch.runners.lease import Lease, held_lease
 from tests.cluster.conftest import S3, Images
 from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
 from tests.cluster.pods import PodRemote
+from tests.cluster.queues import queue
 from tests.cluster.s3 import secret
 from tests.runners.calls import Fine, Shelf
 from tests.runners.contract import agree
@@ -156,75 +156,27 @@ def test_a_gang_that_loses_a_pod_starts_again_whole(
     assert remote.began() == ["0.0.0", "0.0.1", "0.1.0", "0.1.1"]
 
 
-@contextmanager
-def queue(space: str, cpu: str) -> Iterator[str]:
-    """A Kueue queue for this much processor. Skips where Kueue is missing."""
-    kind = "kueue.x-k8s.io/v1beta1"
-    name = "eo-batch-test-gangs"
-    resources = [{"name": "cpu", "nominalQuota": cpu}, {"name": "memory", "nominalQuota": "64Gi"}]
-    resources += [{"name": "ephemeral-storage", "nominalQuota": "1Ti"}]
-    group = {
-        "coveredResources": [resource["name"] for resource in resources],
-        "flavors": [{"name": name, "resources": resources}],
-    }
-    flavour = {"apiVersion": kind, "kind": "ResourceFlavor", "metadata": {"name": name}}
-    selector = {"matchLabels": {"kubernetes.io/metadata.name": space}}
-    cluster = {
-        "apiVersion": kind,
-        "kind": "ClusterQueue",
-        "metadata": {"name": name},
-        "spec": {"namespaceSelector": selector, "resourceGroups": [group]},
-    }
-    local = {
-        "apiVersion": kind,
-        "kind": "LocalQueue",
-        "metadata": {"name": "gangs"},
-        "spec": {"clusterQueue": name},
-    }
-    apply(space, flavour, cluster, local)
-    try:
-        yield "gangs"
-    finally:
-        kubectl("delete", "localqueue", "-n", space, "gangs")
-        kubectl("delete", "clusterqueue,resourceflavor", name)
-
-
-def queued(placement: Placement, name: str) -> Placement:
-    """The placement with its pool in a queue."""
-    pools = {"small": placement.pools["small"].model_copy(update={"queue": name})}
-    return placement.model_copy(update={"pools": pools})
-
-
-@pytest.fixture
-def kueue(placement: Placement) -> None:
-    assert placement.cluster is not None
-    if connect(placement.cluster).served(*QUEUES) is None:
-        pytest.skip("the cluster has no Kueue")
-
-
-@pytest.mark.usefixtures("kueue")
 def test_a_gang_that_can_not_be_placed_whole_does_not_start(
     placement: Placement, lease: Lease, s3_here: S3, space: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "BROKEN_S", 10.0)
     remote = Together(s3_here.server.new_bucket())
     said: list[str] = []
-    with queue(space, "70m") as name, pytest.raises(ClusterRefused) as caught:
-        KubernetesRunner(queued(placement, name), lease).run(
+    with queue(placement, "70m") as queued, pytest.raises(ClusterRefused) as caught:
+        KubernetesRunner(queued, lease).run(
             Job("pretrain", (0, 1), remote.call, remote=remote), lambda event: said.append(event.message)
         )
-    assert said[0].startswith("queue gangs has not admitted the pods: ")
+    assert said[0].startswith("queue tests has not admitted the pods: ")
     assert "cpu" in said[0]
-    assert str(caught.value).startswith("queue gangs has not admitted the pods: ")
+    assert str(caught.value).startswith("queue tests has not admitted the pods: ")
     assert remote.began() == [], "three of four pods would have fitted"
     names = [event["involvedObject"]["name"] for event in get(space, "events", "--field-selector", "reason=Scheduled")]
     assert not [name for name in names if name.startswith(f"{lease.run}-pretrain-")]
 
 
-@pytest.mark.usefixtures("kueue")
-def test_a_gang_that_fits_is_admitted(placement: Placement, lease: Lease, s3_here: S3, space: str) -> None:
+def test_a_gang_that_fits_is_admitted(placement: Placement, lease: Lease, s3_here: S3) -> None:
     remote = Together(s3_here.server.new_bucket())
-    with queue(space, "80m") as name:
-        outcome, _ = run(queued(placement, name), lease, remote, (0, 1))
+    with queue(placement, "80m") as queued:
+        outcome, _ = run(queued, lease, remote, (0, 1))
     assert outcome.done == {0, 1}
     assert remote.sums() == {0: 11, 1: 11}

@@ -29,6 +29,7 @@ from tests.cluster.conftest import S3, Images
 from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
 from tests.cluster.lines import cuttable
 from tests.cluster.pods import InPods, PodRemote
+from tests.cluster.queues import queue
 from tests.cluster.s3 import secret
 from tests.runners.calls import Fine, Greedy, Shelf, Sleeping, Slow
 from tests.runners.contract import WorkerContract, run
@@ -215,6 +216,13 @@ class TestBroken:
         assert "queue nowhere (pools.small.queue) is not there" in said or "needs Kueue" in said
         assert waits == []
 
+    def test_a_queue_that_is_too_small(self, placement: Placement, lease: Lease, bucket: str, notes: Shelf) -> None:
+        with queue(placement, "10m") as queued:
+            said, waits = refused(queued, lease, bucket, notes)
+        assert waits[0].startswith("queue tests has not admitted the pods: ")
+        assert said.startswith(waits[0])
+        assert notes.names() == []
+
     def test_a_quota_that_no_pod_fits_in(
         self, placement: Placement, lease: Lease, bucket: str, notes: Shelf, space: str
     ) -> None:
@@ -244,6 +252,13 @@ def test_a_quota_for_one_pod_at_a_time_is_waited_for(
     with quota(space, {"pods": "1"}):
         outcome, _ = run(InPods(KubernetesRunner(placement, lease), bucket), Fine(notes), (0, 1, 2, 3))
     assert outcome.done == {0, 1, 2, 3}
+
+
+def test_a_job_that_its_queue_admits_runs(placement: Placement, lease: Lease, bucket: str, notes: Shelf) -> None:
+    with queue(placement, "100m") as queued:
+        outcome, events = run(InPods(KubernetesRunner(queued, lease), bucket), Fine(notes), (0, 1, 2, 3))
+    assert outcome.done == {0, 1, 2, 3}
+    assert {event.kind for event in events} == {"done"}
 
 
 def test_pods_that_no_node_takes_are_told_and_waited_for(

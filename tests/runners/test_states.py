@@ -12,7 +12,7 @@ from eo_batch.core.placement import Cluster
 from eo_batch.runners.kube import POD, connect
 from eo_batch.runners.states import death, end_of, slice_number
 from eo_batch.runners.sweep import expired_at
-from eo_batch.runners.waits import Wait, created_wait, pods_wait, workload_wait
+from eo_batch.runners.waits import Wait, created_wait, lost_pods, pods_wait, workload_wait
 
 
 def pod(phase: str = "Pending", conditions: list[dict[str, Any]] | None = None, **container: Any) -> dict[str, Any]:
@@ -62,6 +62,19 @@ def pod(phase: str = "Pending", conditions: list[dict[str, Any]] | None = None, 
 )
 def test_what_pods_wait_for(seen: dict[str, Any], message: str, mends: bool) -> None:
     assert list(pods_wait([seen])) == [Wait(message, mends)]
+
+
+def test_pods_of_a_lost_node_are_told() -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    pods = [pod("Running"), pod("Running"), pod("Running")]
+    for held, ends in zip(pods, (None, "2026-01-01T11:59:50Z", "2026-01-01T11:58:00Z"), strict=True):
+        held["spec"]["nodeName"] = f"node-{ends}"
+        if ends is not None:
+            held["metadata"]["deletionTimestamp"] = ends
+    (wait,) = lost_pods(pods, now)
+    assert wait.mends
+    assert wait.message.startswith("node-2026-01-01T11:58:00Z is lost, ")
+    assert "kubectl delete node node-2026-01-01T11:58:00Z" in wait.message
 
 
 def test_pods_that_start_wait_for_nothing() -> None:
