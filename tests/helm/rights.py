@@ -28,7 +28,7 @@ DRIVER_WITH = {
     | _rights("", "serviceaccounts/eo-batch-workflow", "get"),
     "jobset": _rights("jobset.x-k8s.io", "jobsets", "get list watch create delete"),
     "dask": _rights("kubernetes.dask.org", "daskclusters", "get list create delete")
-    | _rights("kubernetes.dask.org", "daskautoscalers", "get create update")
+    | _rights("kubernetes.dask.org", "daskautoscalers", "get create update delete")
     | _rights("apps", "deployments", "list"),
     "kueue": _rights("kueue.x-k8s.io", "localqueues", "get list") | _rights("kueue.x-k8s.io", "workloads", "get list"),
 }

@@ -53,7 +53,7 @@
   verbs: [get, list, create, delete]
 - apiGroups: [kubernetes.dask.org]
   resources: [daskautoscalers]
-  verbs: [get, create, update]
+  verbs: [get, create, update, delete]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [list]

@@ -61,11 +61,13 @@ container:
     - step
     - {{ .stage }}
     - "--work={{`{{workflow.uid}}`}}"
-    - "--next={{ join "," .next }}"
-    {{- range list "run" "store" "spec" "spec-at" "until" "refresh" "profile" "lease" }}
+    {{- range list "run" "store" "spec" "spec-at" "until" "refresh" "profile" "lease" "identity" }}
     - "--{{ . }}={{ printf "{{workflow.parameters.%s}}" . }}"
     {{- end }}
+    {{- with .next }}
+    - "--next={{ join "," . }}"
     - --outputs=/tmp/outputs
+    {{- end }}
   env:
     {{- $env := include "eo-batch.env" .root | fromYaml }}
     - {name: HOME, value: {{ get $env "HOME" | default "/tmp" | quote }}}
@@ -106,7 +108,11 @@ outputs:
   parameters:
     {{- range $stage := . }}
     {{- range $what := ternary (list "slices" "manifest" "success") (list "slices") (has $stage (list "chips" "pretrain" "embed")) }}
-    - {name: {{ $stage }}-{{ $what }}, valueFrom: {path: /tmp/outputs/{{ $stage }}-{{ $what }}}}
+    - name: {{ $stage }}-{{ $what }}
+      valueFrom: {path: /tmp/outputs/{{ $stage }}-{{ $what }}}
+      {{- if ne $what "slices" }}
+      globalName: {{ $stage }}-{{ $what }}
+      {{- end }}
     {{- end }}
     {{- end }}
 {{- end }}
@@ -116,18 +122,34 @@ retryStrategy: {{- include "eo-batch.retry" (dict "limit" 12 "expression" "!(asI
 podSpecPatch: {{ printf `{"enableServiceLinks": false, "initContainers": [{"name": "init", %s}], "containers": [{"name": "wait", %s}]}` (include "eo-batch.executor" .) (include "eo-batch.executor" .) | squote }}
 {{- end }}
 
-{{/* A task of the graph that creates an object and waits for its end. Takes a dict: stage, after, teller. */}}
-{{- define "eo-batch.fanOutTask" -}}
+{{/* The pod that creates the object of a stage of many shards, and waits for its end. Takes a dict: root, stage. */}}
+{{- define "eo-batch.fanOut" -}}
 name: {{ .stage }}
-template: fan-out
-depends: {{ .after }}
-when: {{ printf "{{tasks.%s.outputs.parameters.%s-slices}} > 0" .teller .stage | quote }}
-arguments:
-  parameters:
-    - {name: stage, value: {{ .stage }}}
-    {{- range $what := list "manifest" "success" }}
-    - {name: {{ $what }}, value: {{ printf "{{tasks.%s.outputs.parameters.%s-%s}}" $.teller $.stage $what | quote }}}
+metadata:
+  labels:
+    app.kubernetes.io/component: {{ .stage }}-watch
+    {{- with .root.Values.serviceAccounts.runner.podLabels }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
+  annotations: {{- include "eo-batch.leaveAlone" . | nindent 4 }}
+resource:
+  action: apply
+  setOwnerReference: true
+  manifest: {{ printf "{{workflow.outputs.parameters.%s-manifest}}" .stage | quote }}
+  successCondition: {{ printf "{{workflow.outputs.parameters.%s-success}}" .stage | quote }}
+  # A Job has at most three conditions before the one that says that it failed.
+  failureCondition: >-
+    status.terminalState == Failed, status.conditions.0.type == Failed, status.conditions.1.type == Failed,
+    status.conditions.2.type == Failed, status.conditions.3.type == Failed
+{{ include "eo-batch.stagePlace" (dict "root" .root "stage" "plan") | trim }}
+activeDeadlineSeconds: {{ add (int .root.Values.deadlineSeconds) 600 }}
+retryStrategy:
+  {{- $hopeless := list }}
+  {{- range list "failure condition" "forbidden" "is invalid" "no matches for kind" "denied the request" }}
+  {{- $hopeless = append $hopeless (printf "lastRetry.message contains '%s'" .) }}
+  {{- end }}
+  {{- include "eo-batch.retry" (dict "limit" 60 "expression" (printf "!(%s)" (join " || " $hopeless))) | nindent 2 }}
+podSpecPatch: {{ printf `{"enableServiceLinks": false, "containers": [{"name": "main", %s}]}` (include "eo-batch.executor" .) | squote }}
 {{- end }}
 
 {{/* The WorkflowTemplate's spec. Takes the root. */}}
@@ -172,50 +194,29 @@ arguments:
     - name: lease
       description: "Name of the Lease that owns the workflow."
       value: ""
+    - name: identity
+      description: "What the run's stages are, as who submits it sees it; pods of another version refuse the run."
+      value: ""
 templates:
   - name: run
     dag:
       tasks:
         - {name: plan, template: plan}
-        - {{- include "eo-batch.fanOutTask" (dict "stage" "chips" "after" "plan" "teller" "plan") | nindent 10 }}
-        - {name: publish, template: publish, depends: chips}
-        - {{- include "eo-batch.fanOutTask" (dict "stage" "pretrain" "after" "publish" "teller" "publish") | nindent 10 }}
-        - {{- include "eo-batch.fanOutTask" (dict "stage" "embed" "after" "pretrain" "teller" "publish") | nindent 10 }}
-        {{- range $stage, $after := dict "probe" "embed" "report" "probe" }}
+        {{- $before := "plan" }}
+        {{- range $stage := list "chips" "publish" "pretrain" "embed" "probe" "report" }}
         - name: {{ $stage }}
           template: {{ $stage }}
-          depends: {{ $after }}
-          when: {{ printf "{{tasks.publish.outputs.parameters.%s-slices}} > 0" $stage | quote }}
+          depends: {{ $before }}
+          {{- if ne $stage "publish" }}
+          when: {{ printf "{{tasks.%s.outputs.parameters.%s-slices}} > 0" (ternary "plan" "publish" (eq $stage "chips")) $stage | quote }}
+          {{- end }}
+        {{- $before = $stage }}
         {{- end }}
   - {{- include "eo-batch.step" (dict "root" . "stage" "plan" "next" (list "chips")) | nindent 4 }}
+  - {{- include "eo-batch.fanOut" (dict "root" . "stage" "chips") | nindent 4 }}
   - {{- include "eo-batch.step" (dict "root" . "stage" "publish" "next" (list "pretrain" "embed" "probe" "report")) | nindent 4 }}
+  - {{- include "eo-batch.fanOut" (dict "root" . "stage" "pretrain") | nindent 4 }}
+  - {{- include "eo-batch.fanOut" (dict "root" . "stage" "embed") | nindent 4 }}
   - {{- include "eo-batch.step" (dict "root" . "stage" "probe" "next" list) | nindent 4 }}
   - {{- include "eo-batch.step" (dict "root" . "stage" "report" "next" list) | nindent 4 }}
-  - name: fan-out
-    inputs:
-      parameters: [{name: stage}, {name: manifest}, {name: success}]
-    metadata:
-      labels:
-        app.kubernetes.io/component: {{ "{{inputs.parameters.stage}}-watch" | quote }}
-      annotations: {{- include "eo-batch.leaveAlone" . | nindent 8 }}
-    resource:
-      action: apply
-      setOwnerReference: true
-      manifest: {{ "{{inputs.parameters.manifest}}" | quote }}
-      successCondition: {{ "{{inputs.parameters.success}}" | quote }}
-      # A Job has at most three conditions before the one that says that it failed.
-      failureCondition: >-
-        status.terminalState == Failed, status.conditions.0.type == Failed, status.conditions.1.type == Failed,
-        status.conditions.2.type == Failed, status.conditions.3.type == Failed
-    {{- with include "eo-batch.stagePlace" (dict "root" . "stage" "plan") | trim }}
-    {{- . | nindent 4 }}
-    {{- end }}
-    activeDeadlineSeconds: {{ add $deadline 600 }}
-    retryStrategy:
-      {{- $hopeless := list }}
-      {{- range list "failure condition" "forbidden" "is invalid" "no matches for kind" "denied the request" }}
-      {{- $hopeless = append $hopeless (printf "lastRetry.message contains '%s'" .) }}
-      {{- end }}
-      {{- include "eo-batch.retry" (dict "limit" 60 "expression" (printf "!(%s)" (join " || " $hopeless))) | nindent 6 }}
-    podSpecPatch: {{ printf `{"enableServiceLinks": false, "containers": [{"name": "main", %s}]}` (include "eo-batch.executor" .) | squote }}
 {{- end }}
