@@ -6,59 +6,35 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.helm.render import CHART, named, rendered, work_pool
+from tests.servers.prefect import PrefectServer, clients_env, serve
 from tests.servers.shared import Home, free_ports
-
-pytest.importorskip("prefect_kubernetes", reason="prefect-kubernetes is not installed: pip install 'eo-batch[flows]'")
 
 SCRIPT = CHART / "files" / "work_pool.py"
 
 
 @pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment of whoever talks to a fresh Prefect server."""
-    folder = tmp_path_factory.mktemp("prefect")
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}/api"
-    env = {"PREFECT_HOME": str(folder), "PREFECT_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    home = Home(folder, os.getpid())
-    argv = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A fresh Prefect server, without deployments."""
+    pytest.importorskip("prefect_kubernetes", reason="Prefect is missing: pip install prefect-kubernetes")
+    home = Home(tmp_path_factory.mktemp("prefect"), os.getpid())
+    env = clients_env(home.folder, free_ports(1)[0])
     try:
-        server = home.spawn("prefect", argv, env)
-        home.wait("prefect", server, lambda: urllib.request.urlopen(f"{url}/health", timeout=2).status == 200)
-        yield env
+        serve(home, env)
+        yield PrefectServer(env["PREFECT_API_URL"], env)
     finally:
         home.stop()
 
 
-def python(env: dict[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
+def python(env: Mapping[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *argv], env=os.environ | env, capture_output=True, text=True, check=False, timeout=120
     )
-
-
-def pool(env: dict[str, str], name: str) -> dict[str, Any]:
-    """A work pool, as the server has it."""
-    with urllib.request.urlopen(f"{env['PREFECT_API_URL']}/work_pools/{name}", timeout=10) as answer:
-        found: dict[str, Any] = json.load(answer)
-    return found
-
-
-def send(env: dict[str, str], method: str, path: str, **fields: object) -> None:
-    request = urllib.request.Request(
-        f"{env['PREFECT_API_URL']}/work_pools/{path}",
-        json.dumps(fields).encode(),
-        {"Content-Type": "application/json"},
-        method=method,
-    )
-    urllib.request.urlopen(request, timeout=10).close()
 
 
 @pytest.fixture
@@ -69,33 +45,33 @@ def template(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_pool_is_made_and_brought_up_to_date_and_keeps_its_limits(prefect: dict[str, str], template: Path) -> None:
-    first = python(prefect, str(SCRIPT), "limits", str(template))
+def test_the_pool_is_made_and_brought_up_to_date_and_keeps_its_limits(prefect: PrefectServer, template: Path) -> None:
+    first = python(prefect.env, str(SCRIPT), "limits", str(template))
     assert (first.returncode, first.stdout) == (0, "work pool limits: made\n"), first.stderr
-    send(prefect, "PATCH", "limits", concurrency_limit=3, is_paused=True)
+    prefect.ask("PATCH", "/work_pools/limits", {"concurrency_limit": 3, "is_paused": True}).raise_for_status()
     wanted = json.loads(template.read_text())
     wanted["variables"]["properties"]["image"]["default"] = "registry.example.com/eo-batch-cpu:0.2.0"
     template.write_text(json.dumps(wanted))
-    second = python(prefect, str(SCRIPT), "limits", str(template))
+    second = python(prefect.env, str(SCRIPT), "limits", str(template))
     assert second.stdout == "work pool limits: up to date\n", second.stderr
-    found = pool(prefect, "limits")
+    found = prefect.get("/work_pools/limits")
     assert found["base_job_template"] == wanted
     assert (found["type"], found["concurrency_limit"], found["is_paused"]) == ("kubernetes", 3, True)
 
 
 @pytest.mark.slow
-def test_a_pool_of_another_type_is_refused(prefect: dict[str, str], template: Path) -> None:
-    send(prefect, "POST", "", name="other", type="process")
-    done = python(prefect, str(SCRIPT), "other", str(template))
+def test_a_pool_of_another_type_is_refused(prefect: PrefectServer, template: Path) -> None:
+    prefect.ask("POST", "/work_pools/", {"name": "other", "type": "process"}).raise_for_status()
+    done = python(prefect.env, str(SCRIPT), "other", str(template))
     assert done.returncode == 1
     assert "work pool other is of type process; choose another prefect.workPool or" in done.stderr
 
 
 @pytest.mark.slow
-def test_a_flow_run_is_a_restricted_job_that_quotes_no_secret(prefect: dict[str, str], template: Path) -> None:
-    assert python(prefect, str(SCRIPT), "jobs", str(template)).returncode == 0
+def test_a_flow_run_is_a_restricted_job_that_quotes_no_secret(prefect: PrefectServer, template: Path) -> None:
+    assert python(prefect.env, str(SCRIPT), "jobs", str(template)).returncode == 0
     keys = {"PREFECT_API_KEY": "the-key-itself", "PREFECT_API_AUTH_STRING": "user:the-password-itself"}
-    done = python(prefect | keys, str(Path(__file__).with_name("flow_run_job.py")), "jobs")
+    done = python({**prefect.env, **keys}, str(Path(__file__).with_name("flow_run_job.py")), "jobs")
     assert done.returncode == 0, done.stderr
     assert "itself" not in done.stdout
     job = json.loads(done.stdout)
