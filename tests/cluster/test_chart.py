@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from eo_batch.core.placement import parse_placement
+from eo_batch.runners.manifests import labels_of, work_manifest
 from tests.cluster.chart import CHART, SECRET, Installed, helm, installed, values
 from tests.cluster.conftest import S3, Images
 from tests.cluster.kube import CONTAINER_SECURITY, POD_SECURITY, Manifest, apply, get, kubectl, namespace, wait_for
@@ -127,6 +129,34 @@ def test_the_sweeper_deletes_what_an_expired_lease_owns_and_no_more(release: Ins
     assert "owned-alive" in _names(space, "jobs")
     kubectl("delete", "lease", "alive", "-n", space)
     kubectl("delete", "job", "sweep-now", "-n", space)
+
+
+@pytest.mark.slow
+def test_queues_admit_what_fits_their_quota_and_hold_back_what_does_not(
+    release: Installed, sections: list[str]
+) -> None:
+    if "kueue" not in sections:
+        pytest.skip("the cluster has no Kueue")
+    space = release.namespace
+    placement = parse_placement(release.profile("kubernetes").read_text())
+    fits, large = (
+        work_manifest(placement, "chips", f"queued-{name}", ["true"], 1, 1, labels_of("queued"))
+        for name in ("fits", "large")
+    )
+    large["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "1001"
+    apply(space, fits, large)
+    kubectl("wait", "-n", space, "job/queued-fits", "--for=condition=complete", "--timeout=90s")
+    (why,) = [
+        condition["message"]
+        for workload in get(space, "workloads.kueue.x-k8s.io")
+        for condition in workload.get("status", {}).get("conditions", [])
+        if workload["metadata"]["ownerReferences"][0]["name"] == "queued-large" and condition["type"] == "QuotaReserved"
+    ]
+    assert "insufficient quota for cpu in flavor" in why, why
+    assert [job["spec"]["suspend"] for job in get(space, "jobs", "--field-selector=metadata.name=queued-large")] == [
+        True
+    ]
+    kubectl("delete", "job", "-n", space, "queued-fits", "queued-large")
 
 
 @pytest.mark.parametrize("kind", [*CLUSTER_WIDE, "PriorityClass", "ResourceQuota", "PodDisruptionBudget"])
