@@ -206,8 +206,14 @@ class AwsCredentials:
         return region
 
     def check(self, url: str) -> None:
-        """Raises StoreDenied, naming `url` and the remedy, where there are no credentials."""
-        if self._open().get_credentials() is None:
+        """Raises StoreDenied, naming `url` and the remedy, where there are no credentials, or only half of them."""
+        from botocore.exceptions import PartialCredentialsError
+
+        try:
+            found = self._open().get_credentials()
+        except PartialCredentialsError as error:
+            raise StoreDenied(f"{url}: AWS credentials are incomplete: {error}; set what is missing") from error
+        if found is None:
             raise StoreDenied(
                 f"{url}: no AWS credentials found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or EO_BATCH_ANONYMOUS=1 for a public bucket"

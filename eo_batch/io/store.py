@@ -124,9 +124,7 @@ class Store:
         """
         with self.errors(f"write {key}"):
             try:
-                obstore.put(
-                    self._client(create=True), self._full(key), data, tags=self._tags(expires), mode="create"
-                )
+                obstore.put(self._client(create=True), self._full(key), data, tags=self._tags(expires), mode="create")
             except (obstore.exceptions.AlreadyExistsError, FileExistsError):
                 return False
             return True

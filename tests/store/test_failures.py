@@ -88,6 +88,12 @@ def test_no_aws_credentials_at_all(s3_url: str, monkeypatch: pytest.MonkeyPatch)
         parse_store(s3_url).get("key")
 
 
+def test_half_of_the_credentials_are_refused(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StoreDenied, match=r"AWS credentials are incomplete: .*AWS_SECRET_ACCESS_KEY"):
+        parse_store(s3_url).get("a")
+
+
 def test_an_unknown_profile_is_named(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody-here")
     with pytest.raises(StoreDenied, match="nobody-here"):
