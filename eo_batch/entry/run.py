@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError, StoreMissing, UsageError
@@ -12,7 +13,7 @@ from eo_batch.core.spec import RunSpec
 from eo_batch.core.specfile import dump_spec, parse_spec
 from eo_batch.io.plans import load_axes, load_plan
 from eo_batch.io.receipts import read_receipt, read_receipts
-from eo_batch.io.store import Store
+from eo_batch.io.store import Store, parse_store
 from eo_batch.settings import Settings
 
 
@@ -29,8 +30,19 @@ class Run:
     """Whether it was unpickled, that is, sent here by another process."""
 
     def __getstate__(self) -> dict[str, object]:
-        values = {"spec": self.spec, "store": self.store, "settings": self.settings, "refresh": self.refresh}
-        return {**values, "sent": True}
+        # Who is sent a run reaches the store its own way: a forwarded port leads nowhere in a pod. Only settings that
+        # are not those of the environment travel.
+        settings = Settings.from_env()
+        own = self.settings == settings and parse_store(self.store.url, settings) == self.store
+        where: dict[str, object] = {"url": self.store.url} if own else {"store": self.store, "settings": self.settings}
+        return {"spec": self.spec, "refresh": self.refresh, **where}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        url = state.pop("url", None)
+        if url is not None:
+            settings = Settings.from_env()
+            state |= {"settings": settings, "store": parse_store(url, settings)}
+        self.__dict__.update(state, sent=True)
 
     @cached_property
     def identity(self) -> Identity:

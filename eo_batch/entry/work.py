@@ -7,19 +7,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING
 
 from eo_batch import __version__
 from eo_batch.core import layout
-from eo_batch.core.errors import DataError, StoreMissing, UsageError
+from eo_batch.core.errors import DataError, ShardFailed, StoreMissing, UsageError
 from eo_batch.core.specfile import dump_spec, parse_spec
 from eo_batch.core.work import GivenUp, Try, WorkList
-from eo_batch.entry.door import Door, done
+from eo_batch.entry.door import Door, done, lead
 from eo_batch.entry.run import Run
-from eo_batch.entry.stages import counts, inputs_of, shards_of
+from eo_batch.entry.stages import counts, inputs_of, joined, shards_of
 from eo_batch.io.store import Store
 from eo_batch.runners.base import SLICE, Failure
 from eo_batch.runners.book import Fault, guarded
 from eo_batch.settings import Settings
+
+if TYPE_CHECKING:
+    from eo_batch.models.world import World
 
 ATTEMPTS = 6
 """Tries for each shard in pods, where a try is also lost with a pod that is killed or a store that restarts."""
@@ -182,47 +188,86 @@ def run_slice(
     run = Run(parse_spec(listed.spec, where=store.href(key)), store, settings, listed.refresh)
     if run.identity.prefix(listed.stage) != prefix:
         raise other_version(run)
-    shards = shards_of(run, listed.stage)
-    door = Door(run, listed.stage, listed.runner)
     book = _Notes(store, prefix, work)
-    queue = deque(listed.slice_of(number))
-    tried: set[int] = set()
-    complete = True
-    while queue:
-        index = queue.popleft()
-        shard = shards[index]
-        if done(run, listed.stage, index):
-            book.done(shard)
-            continue
-        tries = book.tries(shard)
-        if book.given_up(shard):
-            complete = False
-            continue
-        if tries >= listed.attempts:
-            book.give_up(shard, _given_up(_DIED, tries))
-            say(f"{listed.stage} {shard}: failed: {_DIED.message}")
-            complete = False
-            continue
-        if index in tried:
-            sleep(min(2.0**tries, _LONGEST_PAUSE_S))
-        tried.add(index)
-        book.begin(shard, tries + 1)
-        try:
-            fault = guarded(door, index)
-        except BaseException:
-            book.begin(shard, tries)
-            raise
-        if fault is None:
-            book.done(shard)
-            say(f"{listed.stage} {shard}: done")
-        elif fault.retryable and tries + 1 < listed.attempts:
-            queue.append(index)
-            say(f"{listed.stage} {shard}: trying again: {fault.message}")
-        else:
-            complete = False
-            book.give_up(shard, _given_up(fault, tries + 1))
-            say(f"{listed.stage} {shard}: failed: {fault.message}")
-    return complete
+    with joined(run, listed.stage) as world:
+        return _Slice(run, listed, book, world, say, sleep).run(listed.slice_of(number))
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Shards that one pod runs, or that the pods of a gang run together: then the first of their processes alone
+    decides what is to be done and keeps notes, and the others follow."""
+
+    run_: Run
+    listed: WorkList
+    book: "_Notes"
+    world: "World | None"
+    say: Callable[[str], None]
+    sleep: Callable[[float], None]
+
+    def run(self, indices: Sequence[int]) -> bool:
+        shards, stage = shards_of(self.run_, self.listed.stage), self.listed.stage
+        door = Door(self.run_, stage, self.listed.runner)
+        queue = deque(indices)
+        tried: set[int] = set()
+        complete = True
+        while queue:
+            index = queue.popleft()
+            shard = shards[index]
+            tries = lead(self.world, partial(self._begin, index, shard, index in tried))
+            if not isinstance(tries, int):
+                complete = complete and tries is _Settled.DONE
+                continue
+            tried.add(index)
+            try:
+                fault = guarded(partial(door.within, self.world), index)
+            except BaseException:
+                self._note(self.book.begin, shard, tries)
+                raise
+            if fault is None:
+                self._note(self.book.done, shard)
+                self.say(f"{stage} {shard}: done")
+            elif fault.retryable and self.world is not None:
+                # The others may be gone: all of the gang start again together, from the last checkpoint. Losing one
+                # says nothing about the shard, so it costs no try.
+                self._note(self.book.begin, shard, tries)
+                failure = ShardFailed(f"{stage} {shard}: the gang starts again: {fault.message}")
+                failure.retryable = True
+                raise failure
+            elif fault.retryable and tries + 1 < self.listed.attempts:
+                queue.append(index)
+                self.say(f"{stage} {shard}: trying again: {fault.message}")
+            else:
+                complete = False
+                self._note(self.book.give_up, shard, _given_up(fault, tries + 1))
+                self.say(f"{stage} {shard}: failed: {fault.message}")
+        return complete
+
+    def _begin(self, index: int, shard: str, again: bool) -> "int | _Settled":
+        """Note that a shard is begun; how often it was before. Or what there is to know of a shard that is settled."""
+        if done(self.run_, self.listed.stage, index):
+            self.book.done(shard)
+            return _Settled.DONE
+        if self.book.given_up(shard):
+            return _Settled.GIVEN_UP
+        tries = self.book.tries(shard)
+        if tries >= self.listed.attempts:
+            self.book.give_up(shard, _given_up(_DIED, tries))
+            self.say(f"{self.listed.stage} {shard}: failed: {_DIED.message}")
+            return _Settled.GIVEN_UP
+        if again:
+            self.sleep(min(2.0**tries, _LONGEST_PAUSE_S))
+        self.book.begin(shard, tries + 1)
+        return tries
+
+    def _note(self, note: Callable[..., None], *what: object) -> None:
+        if self.world is None or self.world.rank == 0:
+            note(*what)
+
+
+class _Settled(Enum):
+    DONE = "done"
+    GIVEN_UP = "given up"
 
 
 def other_version(run: Run) -> UsageError:

@@ -53,6 +53,7 @@ def values(images: Images, s3: S3) -> dict[str, Any]:
         "image": {"cpu": images.cpu, "gpu": images.gpu},
         "store": {"url": "s3://runs", "endpoint": s3.inside, "region": "us-east-1", "existingSecret": SECRET},
         "env": {"EO_BATCH_ASSETS_ANONYMOUS": "0"},
+        "argo": {"serverUrl": "https://argo-server.argo:2746", "verifyTls": False},
         "pools": {"cpu-spot": _SMALL, "gpu-train": _SMALL, "gpu-spot": _SMALL},
         "stages": {
             "default": placed | {"pool": "cpu-spot"},

@@ -60,7 +60,7 @@ def profile_of(runner: str, release: Installed) -> Iterator[Path]:
         yield release.profile(runner)
         return
     with forwarded("argo", "service/argo-server", 2746) as address:
-        yield release.changed(runner, argo={"url": f"http://{address}"})
+        yield release.changed(runner, argo={"url": f"https://{address}"})
 
 
 @pytest.mark.slow
