@@ -26,7 +26,6 @@ LIGHT = (
     "dask_kubernetes.operator",
     "distributed",
     "eo_batch.cli.app",
-    "hera.workflows",
     "kubernetes",
     "prefect",
     "prefect_kubernetes",
