@@ -9,9 +9,11 @@ from eo_batch.io.store import parse_store
 from eo_batch.settings import Settings
 from flows.conduct import conduct
 from flows.parameters import Engine, Price, RunName, StoreUrl
+from flows.plain import plainly
 
 
 @flow
+@plainly
 def generate_embeddings(
     name: RunName,
     store: StoreUrl,

@@ -13,9 +13,11 @@ from eo_batch.io.store import parse_store
 from eo_batch.settings import Settings
 from flows.conduct import conduct
 from flows.parameters import Days, Engine, Price, Spec, Stage, StoreUrl
+from flows.plain import plainly
 
 
 @flow
+@plainly
 def scheduled_update(
     spec: Spec,
     store: StoreUrl,

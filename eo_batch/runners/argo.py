@@ -4,6 +4,7 @@ What the store knows of each shard decides, as it does for Jobs; Argo is asked o
 its server is away, the workflow's object tells.
 """
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from eo_batch.runners.watch import Watch
 from eo_batch.runners.workflow import FAN_OUTS, RUNNER, WATCH_SUFFIX, fan_out_workflow
 
 _ENDED = ("Succeeded", "Failed", "Error")
+_SAID_FIRST = re.compile(r"^main: Error \(exit code \d+\): (no more retries )?")
+"""What Argo says before it says what is wrong."""
 _END_S = 60.0
 """Longest wait for the pods of a job to be gone: they have half a minute to end."""
 
@@ -118,7 +121,7 @@ def why_failed(status: Mapping[str, object]) -> str:
     if not failed:
         return one_line(str(status.get("message") or "Argo does not say why"))
     last = max(failed, key=lambda node: str(node.get("finishedAt") or ""))
-    return one_line(f"{last['displayName']}: {last['message']}")
+    return one_line(f"{last['displayName']}: {_SAID_FIRST.sub('', last['message'])}")
 
 
 def check_argo(kube: Kube, placement: Placement) -> None:

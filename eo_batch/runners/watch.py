@@ -24,7 +24,7 @@ from eo_batch.runners.base import DO_NOT_RETRY, POLITE_STOP, Failure, Remote
 from eo_batch.runners.book import Book, one_line
 from eo_batch.runners.kube import POD, Kind, Kube
 from eo_batch.runners.lease import Lease
-from eo_batch.runners.manifests import WORK_LABEL, Manifest
+from eo_batch.runners.manifests import SAME_FOR_ALL, WORK_LABEL, Manifest
 from eo_batch.runners.states import GONE, KILLED, End, death, end_of, slice_number
 from eo_batch.runners.waits import waits_of
 
@@ -137,8 +137,7 @@ class Watch:
         if not self.book.open():
             return True
         if ended is not None:
-            self._finish(*ended)
-            return True
+            return self._finish(*ended)
         if time.monotonic() >= self._pods_at:
             self._look_at_pods()
             self._pods_at = time.monotonic() + _PODS_EVERY_S
@@ -210,14 +209,16 @@ class Watch:
                     self._worked = time.monotonic()
                 self._deaths.append(why)
 
-    def _finish(self, well: bool, reason: str, message: str) -> None:
-        """The work has ended: so does every index."""
+    def _finish(self, well: bool, reason: str, message: str) -> bool:
+        """The work has ended: so does every index. False while the store does not say of which."""
         deadline = time.monotonic() + _LATE_S
         while well and self.book.open() and time.monotonic() < deadline:
             time.sleep(1.0)
             self._settle()
+        if self._store_failed is not None:
+            return False
         if not self.book.open():
-            return
+            return True
         if reason == GONE:
             self.lease.check()
             raise ClusterError(f"{message}; what is done stays done: run it again")
@@ -228,7 +229,7 @@ class Watch:
                 "raise it"
             )
         if reason == "PodFailurePolicy":
-            why = death(pods[-1])[0] if pods else message
+            why = next((why for why, code in map(death, pods) if code in SAME_FOR_ALL), message)
             raise ClusterRefused(f"no pod of this job can work: {why}; check cluster.image and cluster.env")
         whys = self._whys | {slice_number(pod): death(pod)[0] for pod in pods}
         counts = Counter(slice_number(pod) for pod in pods)
@@ -238,6 +239,7 @@ class Watch:
                 message if not well else "its pod ended well, but the store has no receipt of it"
             )
             self.book.end(index, Failure(one_line(why), max(counts[number], 1), exit_code=ShardFailed.exit_code))
+        return True
 
     def _failed_pods(self) -> list[Manifest]:
         """Failed pods, the last to be created last."""

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from eo_batch.core.errors import ClusterError, ClusterRefused, UsageError
+from eo_batch.core.errors import ClusterError, ClusterRefused, StoreError, UsageError
 from eo_batch.core.placement import Placement
 from eo_batch.runners import manifests, watch
-from eo_batch.runners.base import Event, Job, Runner
+from eo_batch.runners.base import Event, Failure, Job, Runner
 from eo_batch.runners.kube import JOB, connect
 from eo_batch.runners.kubernetes import KubernetesRunner
 from eo_batch.runners.lease import Lease, held_lease
@@ -99,7 +99,7 @@ class TestKubernetes(WorkerContract):
         call, events = Sleeping(notes), list[Event]()
 
         def interrupt() -> None:
-            wait_for(lambda: len(notes.names()) == 3, "all three have begun")
+            wait_for(lambda: len(notes.names()) == 2, "both pods have begun")
             os.kill(os.getpid(), signal.SIGINT)
 
         thread = threading.Thread(target=interrupt)
@@ -252,6 +252,26 @@ def test_a_quota_for_one_pod_at_a_time_is_waited_for(
     with quota(space, {"pods": "1"}):
         outcome, _ = run(InPods(KubernetesRunner(placement, lease), bucket), Fine(notes), (0, 1, 2, 3))
     assert outcome.done == {0, 1, 2, 3}
+
+
+def test_a_store_that_does_not_answer_at_the_end_is_waited_for(
+    placement: Placement, lease: Lease, bucket: str, notes: Shelf, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = PodRemote.settled
+    ended: list[float] = []
+
+    def fails(remote: PodRemote) -> Mapping[int, Failure | None]:
+        jobs = get(space, "jobs", "-l", f"eo-batch.io/lease={lease.name}")
+        if any(job["status"].get("conditions") for job in jobs):
+            ended.append(time.monotonic())
+        if not ended or time.monotonic() - ended[0] < 15:
+            raise StoreError("the store is down")
+        return settled(remote)
+
+    monkeypatch.setattr(PodRemote, "settled", fails)
+    outcome, events = run(InPods(KubernetesRunner(placement, lease), bucket), Fine(notes), (0, 1))
+    assert outcome.done == {0, 1}
+    assert [event.message for event in events if event.kind == "wait"] == ["the store is down"]
 
 
 def test_a_job_that_its_queue_admits_runs(placement: Placement, lease: Lease, bucket: str, notes: Shelf) -> None:

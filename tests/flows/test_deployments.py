@@ -92,7 +92,6 @@ WRONG = {
     "engine": ("dask", "'dask' is not one of ['prefect', 'argo']"),
     "until": ("chip", "'chip' is not one of ['plan',"),
     "cpu_hour_price": (-1, "less than the minimum"),
-    "profil": ("local.yaml", "profil"),
 }
 
 
@@ -119,6 +118,13 @@ def test_the_command_line_says_what_is_wrong(deployed: PrefectServer) -> None:
     assert (
         "Validation failed for field 'spec.grid.chip_px'. Failure reason: 2 is less than the minimum of 4" in said.text
     )
+
+
+def test_the_command_line_knows_the_parameters(deployed: PrefectServer) -> None:
+    given = json.dumps(changed("profil", "local.yaml"))
+    said = deployed.command("deployment", "run", "continental-run/process", "--params", "-", given=given)
+    assert said.code == 1
+    assert "not found on the deployment: 'profil'" in said.text
 
 
 def flows_parameters(*words: str) -> subprocess.CompletedProcess[str]:
