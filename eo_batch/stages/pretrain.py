@@ -11,12 +11,14 @@ Dims: `n` sample, `b` band, `y` row, `x` column.
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from eo_batch.core import layout
 from eo_batch.core.digest import digest
@@ -284,6 +286,17 @@ def _panels(model: MaskedAutoencoder, material: _Material, seed: int) -> bytes:
                 seen = valid | masked_nyx[:, None] if kind == "filled" else valid
                 content[f"{name}.{kind}"] = np.where(seen, pixels.numpy() * std_b11 + mean_b11, np.float32(np.nan))
             content[f"{name}.masked"] = masked_nyx
+    return _npz(content)
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """What `np.savez` writes, the same with every Python: sizes are known before entries are begun, and nothing is
+    compressed, since the system's zlib packs in its own way.
+    """
     sink = io.BytesIO()
-    np.savez(sink, **content)  # not compressed: Python's zlib is the system's, and each version packs differently
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, array in arrays.items():
+            entry = io.BytesIO()
+            np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), entry.getvalue())
     return sink.getvalue()

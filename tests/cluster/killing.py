@@ -13,17 +13,26 @@ from typing import Any
 from tests.cluster.kube import get, kubectl
 
 _STAGE = "eo-batch.io/stage"
+_REPORTED_S = 5.0
+"""A node has reported a kill by then."""
+
+Pod = dict[str, Any]
 
 
 class Killer:
-    """Kills running pods of a namespace: `per_stage` of each stage, politely and not in turns."""
+    """Kills running pods of a namespace, `per_stage` of each stage: every other one at once, the rest politely.
+
+    A pod that ended by itself just before counts for nothing: only what a node reports to have killed is counted.
+    """
 
     def __init__(self, space: str, stages: Sequence[str], per_stage: int, seed: int) -> None:
         self._space, self._stages, self._per_stage = space, stages, per_stage
         self._random = random.Random(seed)
         self._ended = threading.Event()
+        self._tried: dict[str, tuple[str, float]] = {}
+        """Stage of each pod that was deleted, and when, by uid."""
         self.killed: dict[str, str] = {}
-        """Stage of each pod that was killed, by the pod's uid."""
+        """Stage of each pod that a node killed because it was deleted here, by uid."""
         self.error: BaseException | None = None
 
     @property
@@ -33,39 +42,45 @@ class Killer:
     def run(self) -> None:
         try:
             while not self._ended.wait(0.1):
+                self._count()
                 for pod in self._victims():
                     self._kill(pod)
+            time.sleep(_REPORTED_S)
+            self._count()
         except BaseException as error:
             self.error = error
 
     def stop(self) -> None:
         self._ended.set()
 
-    def _victims(self) -> list[dict[str, Any]]:
-        running = [
-            pod
-            for pod in get(self._space, "pods", "-l", _STAGE)
-            if pod["status"].get("phase") == "Running"
-            and "deletionTimestamp" not in pod["metadata"]
-            and pod["metadata"]["uid"] not in self.killed
-        ]
-        found: dict[str, dict[str, Any]] = {}
-        for pod in running:
-            stage = pod["metadata"]["labels"][_STAGE]
-            if stage in self._stages and self.by_stage[stage] < self._per_stage:
-                found.setdefault(stage, pod)
-        return list(found.values())
+    def _count(self) -> None:
+        if self._tried.keys() - self.killed.keys():
+            seen = kills_seen(self._space)
+            self.killed |= {uid: stage for uid, (stage, _) in self._tried.items() if uid in seen}
 
-    def _kill(self, pod: dict[str, Any]) -> None:
-        name, stage = pod["metadata"]["name"], pod["metadata"]["labels"][_STAGE]
-        time.sleep(self._random.uniform(0.0, 1.0))
-        now = [p for p in get(self._space, "pods", "-l", _STAGE) if p["metadata"]["uid"] == pod["metadata"]["uid"]]
-        if not now or now[0]["status"].get("phase") != "Running":
-            return  # it ended by itself
-        polite = len(self.killed) % 2 == 0
-        grace = () if polite else ("--grace-period=0", "--force")
+    def _victims(self) -> list[Pod]:
+        """One running pod of each stage that has had too few kills, those on their way counted in."""
+        now = time.monotonic()
+        due = {uid for uid, (_, at) in self._tried.items() if now - at < _REPORTED_S}
+        had = Counter(self._tried[uid][0] for uid in due | self.killed.keys())
+        found: dict[str, Pod] = {}
+        for pod in get(self._space, "pods", "-l", _STAGE):
+            stage = pod["metadata"]["labels"][_STAGE]
+            if stage in self._stages and had[stage] < self._per_stage and _runs(pod):
+                found.setdefault(stage, pod)
+        return [pod for pod in found.values() if pod["metadata"]["uid"] not in self._tried]
+
+    def _kill(self, pod: Pod) -> None:
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        if pod["metadata"]["labels"][_STAGE] in self.by_stage:  # the first comes at once: some stages are short
+            time.sleep(self._random.uniform(0.0, 1.0))
+        grace = () if len(self._tried) % 2 else ("--grace-period=0", "--force")
         kubectl("delete", "pod", "-n", self._space, name, "--wait=false", "--ignore-not-found", *grace)
-        self.killed[pod["metadata"]["uid"]] = stage
+        self._tried[uid] = (pod["metadata"]["labels"][_STAGE], time.monotonic())
+
+
+def _runs(pod: Pod) -> bool:
+    return pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
 
 
 @contextmanager

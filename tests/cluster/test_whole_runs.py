@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from eo_batch.core.layout import STAGES
 from eo_batch.entry.run import open_run
 from eo_batch.io.store import parse_store
 from eo_batch.settings import Settings
 from tests.cluster.chart import Installed, installed
 from tests.cluster.conftest import S3, Images
-from tests.cluster.killing import killing, kills_seen
-from tests.cluster.kube import forwarded, get, wait_for
+from tests.cluster.killing import killing
+from tests.cluster.kube import forwarded, get
 from tests.cluster.runs import Reference, command, done, make_reference, nothing_done_twice, objects, runners
 
 pytestmark = pytest.mark.cluster
-
-STAGES = ("plan", "chips", "publish", "pretrain", "embed", "probe", "report")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,6 @@ def test_jobs_with_a_kill_in_every_stage(runner: str, release: Installed, refere
         with killing(release.namespace, STAGES, per_stage=1, seed=1) as killer, nothing_done_twice(store):
             said = command(argv)
         assert set(killer.by_stage) == set(STAGES), said
-        wait_for(lambda: set(killer.killed) <= kills_seen(release.namespace), "the nodes report every kill", 30)
         check_same(store, reference, runner)
         check_nothing_left(release)
         again = command(argv)

@@ -28,8 +28,9 @@ class Done:
         parameters = {"spec": spec, "store": self.store}
         words = ["deployment", "run", "continental-run/process", "--watch", "--params", "-"]
         self.said = prefect.command(*words, given=json.dumps(parameters | {"cpu_hour_price": 3.6}))
-        (run,) = prefect.find("flow_runs", flow_runs={"tags": {"all_": [f"run:{spec['name']}"]}})
-        self.first = str(run["id"])
+        (self.first,) = (
+            str(run["id"]) for run in prefect.find("flow_runs") if run["parameters"].get("store") == self.store
+        )
         self.second = prefect.run("continental-run/process", parameters)
         prefect.wait(self.second)
 
