@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,8 +21,6 @@ import pytest
 from tests.cluster.kube import namespace
 from tests.cluster.s3 import inside, s3_server
 from tests.servers.objects import ObjectServer
-
-_S3_NAMESPACE = "eo-batch-test-s3"
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ def images() -> Images:
 
 @pytest.fixture(scope="session")
 def s3(images: Images) -> Iterator[S3]:
-    """A SeaweedFS S3 server in a namespace of its own."""
-    with namespace(_S3_NAMESPACE) as space, s3_server(space, images.servers) as server:
+    """A SeaweedFS S3 server in a namespace of its own, that no other session of tests has."""
+    with namespace(f"eo-batch-test-s3-{uuid.uuid4().hex[:6]}") as space, s3_server(space, images.servers) as server:
         yield S3(server, inside(space), space)
 
 
