@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.conftest import S3, Images
+from tests.cluster.given import S3, Images
 from tests.cluster.kube import apply, kubectl, namespace
 from tests.cluster.s3 import secret
 
 CHART = Path(__file__).resolve().parents[2] / "helm" / "eo-batch"
 SECRET = "store-keys"
-_SMALL = {"nodeSelector": {}, "tolerations": [], "cpu": "50m", "memory_mb": 700, "gpus": 0}
+SMALL = {"nodeSelector": {}, "tolerations": [], "cpu": "50m", "memory_mb": 700, "gpus": 0}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def values(images: Images, s3: S3) -> dict[str, Any]:
         "store": {"url": "s3://runs", "endpoint": s3.inside, "region": "us-east-1", "existingSecret": SECRET},
         "env": {"EO_BATCH_ASSETS_ANONYMOUS": "0"},
         "argo": {"serverUrl": "https://argo-server.argo:2746", "verifyTls": False},
-        "pools": {"cpu-spot": _SMALL, "gpu-train": _SMALL, "gpu-spot": _SMALL},
+        "pools": {"cpu-spot": SMALL, "gpu-train": SMALL, "gpu-spot": SMALL},
         "stages": {
             "default": placed | {"pool": "cpu-spot"},
             "chips": placed | {"pool": "cpu-spot", "shards_per_pod": 8},

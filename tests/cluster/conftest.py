@@ -14,33 +14,14 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
+from tests.cluster.given import S3, Images
 from tests.cluster.kube import namespace
+from tests.cluster.place import Place, place_of
+from tests.cluster.runs import Reference, make_reference
 from tests.cluster.s3 import inside, s3_server
-from tests.servers.objects import ObjectServer
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images that the nodes have."""
-
-    cpu: str
-    gpu: str
-    servers: str
-
-
-@dataclass(frozen=True)
-class S3:
-    """The S3 server that pods and the tests share."""
-
-    server: ObjectServer
-    """As it is reached from here."""
-    inside: str
-    """Its endpoint as pods reach it."""
-    namespace: str
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +52,22 @@ def s3_here(s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     for name, value in s3.server.env.items():
         monkeypatch.setenv(name, value)
     return s3
+
+
+@pytest.fixture(scope="session")
+def reference(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+    """The run that all runners have to make, as this machine makes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.server.env.items():
+            patch.setenv(name, value)
+        yield make_reference(s3.server, tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture(scope="package")
+def place(images: Images, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The chart with all that it can have."""
+    with place_of("eo-batch-test-place", images, s3, tmp_path_factory.mktemp("release")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eo_batch.core.errors import StoreError
+from eo_batch.core.layout import STAGES
 from eo_batch.core.planet import PlanetSpec
 from eo_batch.entry.run import Run, open_run
 from eo_batch.io.store import parse_store
@@ -101,7 +102,7 @@ def objects(store: str) -> dict[str, str]:
 def done(run: Run) -> dict[str, frozenset[str]]:
     """Shards with a receipt whose objects are what the receipt says, by stage."""
     found = {}
-    for stage in ("plan", "chips", "publish", "pretrain", "embed", "probe", "report"):
+    for stage in STAGES:
         receipts = run.receipts(stage)
         for receipt in receipts.values():
             for key, digest in receipt.digests.items():
@@ -142,3 +143,11 @@ def nothing_done_twice(url: str) -> Iterator[None]:
     store = parse_store(url)
     assert seen, "nobody saw a receipt"
     assert [key for key, data in seen.items() if store.get(key) != data] == []
+
+
+def check_same(store: str, reference: Reference, runner: str) -> None:
+    """The run in a store is that of the reference, and was made by one runner."""
+    assert objects(store) == reference.objects
+    run = open_run(parse_store(store), "same", Settings.from_env())
+    assert done(run) == reference.shards
+    assert runners(run) == {stage: {runner} for stage in STAGES}

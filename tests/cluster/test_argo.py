@@ -34,10 +34,10 @@ from eo_batch.runners.base import Event, Job, Runner
 from eo_batch.runners.lease import Lease, held_lease
 from eo_batch.runners.workflow import workflow_template
 from eo_batch.settings import Settings
-from tests.cluster.conftest import S3, Images
+from tests.cluster.given import S3, Images
 from tests.cluster.kube import Manifest, apply, forwarded, get, kubectl, namespace, wait_for
 from tests.cluster.pods import InPods
-from tests.cluster.runs import ASSETS_SIGNED, Reference, done, make_reference, nothing_done_twice, objects, runners
+from tests.cluster.runs import ASSETS_SIGNED, Reference, done, nothing_done_twice, objects, runners
 from tests.cluster.s3 import secret
 from tests.runners.calls import Shelf, Sleeping
 from tests.runners.contract import WorkerContract
@@ -113,14 +113,6 @@ def placement(space: str, images: Images, s3_here: S3, argo: dict[str, Any]) -> 
             },
         }
     )
-
-
-@pytest.fixture(scope="module")
-def reference(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3.server.env.items():
-            patch.setenv(name, value)
-        yield make_reference(s3.server, tmp_path_factory.mktemp("reference"))
 
 
 class Told:

@@ -18,8 +18,8 @@ import yaml
 from eo_batch.core.placement import parse_placement
 from eo_batch.runners.manifests import labels_of, work_manifest
 from tests.cluster.chart import CHART, SECRET, Installed, helm, installed, values
-from tests.cluster.conftest import S3, Images
-from tests.cluster.kube import CONTAINER_SECURITY, POD_SECURITY, Manifest, apply, get, kubectl, namespace, wait_for
+from tests.cluster.given import S3, Images
+from tests.cluster.kube import Manifest, apply, get, kubectl, namespace, wait_for
 from tests.cluster.s3 import secret
 from tests.helm.render import APIS, named, rendered
 from tests.helm.rights import Right, rights
@@ -189,92 +189,6 @@ def test_an_upgrade_changes_what_it_says_and_an_uninstall_leaves_nothing(
         assert "eo-batch-runner" in _names(space, "serviceaccounts")
         helm("uninstall", "eo-batch", "-n", space, "--wait", "--timeout", "2m")
         wait_for(lambda: _everything(space) == before, "all is gone", 60)
-
-
-@pytest.mark.slow
-def test_the_prefect_worker_makes_jobs_of_flow_runs(images: Images, s3: S3, tmp_path: Path) -> None:
-    """With no more rights than its Role's, in a namespace of restricted pods."""
-    with namespace("eo-batch-test-chart-prefect") as space:
-        apply(space, secret(SECRET), *_prefect_server(images.cpu))
-        kubectl("rollout", "status", "-n", space, "deployment/prefect", "--timeout=180s", timeout_s=200)
-        path = tmp_path / "values.yaml"
-        prefect = {"enabled": True, "apiUrl": f"http://prefect.{space}.svc:4200/api"}
-        prefect["resources"] = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
-        prefect["flowRun"] = {"resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}}
-        path.write_text(yaml.safe_dump(values(images, s3) | {"argo": {"enabled": False}, "prefect": prefect}))
-        helm("install", "eo-batch", str(CHART), "-n", space, "-f", str(path), "--wait", "--timeout", "3m")
-        kubectl("exec", "-n", space, "deployment/prefect", "--", "python3", "-c", _FLOW_RUN, timeout_s=120)
-        wait_for(lambda: _succeeded(space), "the flow run's Job is done", 180, every_s=2)
-        (pod,) = get(space, "pods", "-l", "prefect.io/flow-run-name=through-the-chart")
-        assert pod["spec"]["serviceAccountName"] == "eo-batch-driver"
-        assert kubectl("logs", "-n", space, pod["metadata"]["name"]).strip() == "kubernetes.yaml"
-        log = kubectl("logs", "-n", space, "deployment/eo-batch-prefect-worker", "-c", "worker")
-        assert "forbidden" not in log.lower(), log
-        helm("uninstall", "eo-batch", "-n", space, "--wait", "--timeout", "2m")
-
-
-_FLOW_RUN = """
-import uuid
-from prefect import flow
-from prefect.client.orchestration import get_client
-
-@flow
-def nothing():
-    pass
-
-with get_client(sync_client=True) as client:
-    deployment = client.create_deployment(
-        flow_id=client.create_flow(nothing), name="d", work_pool_name="eo-batch", entrypoint="x.py:nothing"
-    )
-    client.create_flow_run_from_deployment(
-        deployment, name="through-the-chart", job_variables={"command": "ls /etc/eo-batch/profiles"}
-    )
-"""
-"""Its command is not the flow's, since what flows do is not what is tested here."""
-
-
-def _succeeded(space: str) -> bool:
-    jobs = get(space, "jobs", "-l", "prefect.io/flow-run-name=through-the-chart")
-    return any(job["status"].get("succeeded") for job in jobs)
-
-
-def _prefect_server(image: str) -> list[Manifest]:
-    container = {
-        "name": "server",
-        "image": image,
-        "args": ["prefect", "server", "start", "--host", "0.0.0.0", "--no-ui"],
-        "env": [
-            {"name": "PREFECT_SERVER_ANALYTICS_ENABLED", "value": "false"},
-            {"name": "PREFECT_API_URL", "value": "http://127.0.0.1:4200/api"},
-        ],
-        "readinessProbe": {"httpGet": {"path": "/api/health", "port": 4200}, "periodSeconds": 2},
-        "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
-        "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-    }
-    pod = {
-        "enableServiceLinks": False,
-        "automountServiceAccountToken": False,
-        "securityContext": {**POD_SECURITY, "runAsUser": 10001},
-        "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
-    }
-    labels = {"app": "prefect"}
-    template = {"metadata": {"labels": labels}, "spec": pod}
-    return [
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": "prefect"},
-            "spec": {"selector": {"matchLabels": labels}, "template": template},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "prefect"},
-            "spec": {"selector": labels, "ports": [{"port": 4200}]},
-        },
-    ]
 
 
 def _lease(space: str, name: str, seconds: int) -> str:

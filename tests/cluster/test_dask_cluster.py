@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import signal
@@ -11,13 +10,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import dask_kubernetes
 import pytest
 
 from eo_batch.core.errors import ClusterRefused
@@ -26,8 +23,8 @@ from eo_batch.runners import dask_cluster
 from eo_batch.runners.base import Call, Event, Job, OnEvent, Outcome, Runner
 from eo_batch.runners.dask import DaskRunner
 from eo_batch.runners.dask_cluster import OperatorCluster, dask_runner
-from tests.cluster.chart import helm
-from tests.cluster.conftest import S3, Images
+from tests.cluster.dask_operator import dask_operator
+from tests.cluster.given import S3, Images
 from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
 from tests.cluster.s3 import secret
 from tests.runners.calls import Fine, Shelf, Sleeping
@@ -36,13 +33,10 @@ from tests.runners.receipted import Receipted
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-CHART = Path(dask_kubernetes.__file__).parent / "operator/deployment/helm/dask-kubernetes-operator"
 _ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("tests/runners/calls.py", "tests/runners/receipted.py")
 """What pods need of the tests."""
 _ACCOUNT = "eo-batch-runner"
-_OPERATOR = ["tini", "--", "kopf", "run", "-m", "dask_kubernetes.operator.controller"]
-_TEMPORARY = {"volumes": [{"name": "tmp", "emptyDir": {}}], "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
 
 
 @dataclass(frozen=True)
@@ -95,45 +89,13 @@ class Shipping:
         return self.runner.run(replace(job, call=Shipped(job.call)), on_event)
 
 
-@contextmanager
-def operator(space: str, image: str) -> Iterator[None]:
-    """The operator of a namespace, by its own chart and from our image, as the chart's README has it."""
-    name, _, tag = image.rpartition(":")
-    values: dict[str, Any] = {
-        "image": {"name": name, "tag": tag},
-        "kopfArgs": [f"--namespace={space}"],
-        "podSecurityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-        **_TEMPORARY,
-    }
-    argv = [f"--set-json={key}={json.dumps(value)}" for key, value in values.items()]
-    helm("upgrade", "--install", space, str(CHART), "-n", space, *argv)
-    try:
-        container = "/spec/template/spec/containers/0"
-        # The rollout is to wait until it works, and its liveness probe is too quick for a busy machine.
-        patch = [
-            {"op": "add", "path": f"{container}/command", "value": _OPERATOR},
-            {
-                "op": "add",
-                "path": f"{container}/readinessProbe",
-                "value": {"httpGet": {"path": "/healthz", "port": 8080}},
-            },
-            {"op": "add", "path": f"{container}/livenessProbe/initialDelaySeconds", "value": 120},
-        ]
-        deployment = f"deployment/{space}-dask-kubernetes-operator"
-        kubectl("patch", deployment, "-n", space, "--type=json", "-p", json.dumps(patch))
-        kubectl("rollout", "status", deployment, "-n", space, "--timeout=120s", timeout_s=150)
-        yield
-    finally:
-        helm("uninstall", space, "-n", space, "--wait", "--timeout", "2m")
-
-
 @pytest.fixture(scope="module")
 def space(images: Images) -> Iterator[str]:
     """A namespace that admits restricted pods only, with an operator."""
     with namespace("eo-batch-test-dask") as found:
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": _ACCOUNT}}
         apply(found, account, secret("store-keys"))
-        with operator(found, images.cpu):
+        with dask_operator(found, images.cpu):
             yield found
 
 

@@ -16,7 +16,7 @@ from eo_batch.runners.base import DO_NOT_RETRY, SLICE, Event, Failure, Job, Outc
 from eo_batch.runners.kube import JOBSET, connect
 from eo_batch.runners.kubernetes import KubernetesRunner
 from eo_batch.runners.lease import Lease, held_lease
-from tests.cluster.conftest import S3, Images
+from tests.cluster.given import S3, Images
 from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
 from tests.cluster.pods import PodRemote
 from tests.cluster.queues import queue

@@ -25,7 +25,7 @@ from eo_batch.runners.kubernetes import KubernetesRunner
 from eo_batch.runners.lease import Lease, held_lease
 from eo_batch.runners.manifests import object_name, slicing, work_manifest
 from eo_batch.runners.preflight import preflight
-from tests.cluster.conftest import S3, Images
+from tests.cluster.given import S3, Images
 from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
 from tests.cluster.lines import cuttable
 from tests.cluster.pods import InPods, PodRemote

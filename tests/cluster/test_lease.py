@@ -18,7 +18,7 @@ from eo_batch.runners.kube import JOB, LEASE, POD, Kube, connect
 from eo_batch.runners.lease import Lease, held_lease
 from eo_batch.runners.manifests import Manifest, object_name, work_manifest
 from eo_batch.runners.sweep import expired_at, sweep
-from tests.cluster.conftest import Images
+from tests.cluster.given import Images
 from tests.cluster.kube import apply, namespace, wait_for
 from tests.cluster.lines import as_account
 

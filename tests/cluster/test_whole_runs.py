@@ -1,77 +1,106 @@
-"""The same spec through every runner, out of the installed chart, while pods are killed: the bytes of a run on this
-machine, nothing lost, nothing done twice that was done.
+"""The same spec in every way, out of the installed chart, while pods are killed: the bytes of a run on this machine,
+nothing lost, nothing done twice that was done, no secret shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import json
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from eo_batch.core.layout import STAGES
-from eo_batch.entry.run import open_run
-from eo_batch.io.store import parse_store
-from eo_batch.settings import Settings
-from tests.cluster.chart import Installed, installed
-from tests.cluster.conftest import S3, Images
-from tests.cluster.killing import killing
-from tests.cluster.kube import forwarded, get
-from tests.cluster.runs import Reference, command, done, make_reference, nothing_done_twice, objects, runners
+from tests.cluster import prefect_server
+from tests.cluster import s3 as s3_pod
+from tests.cluster.disturbing import InEachStage, Killer, disturbing
+from tests.cluster.given import S3
+from tests.cluster.kube import get, kubectl
+from tests.cluster.place import Place
+from tests.cluster.runs import Reference, check_same, nothing_done_twice
+from tests.cluster.secrets import check_store, no_secret_shown
+from tests.cluster.ways import ByCommand, ByFlow, Way, way_of
+from tests.servers.seaweed import SECRET_KEY
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+WAYS = ("kubernetes", "argo", "dask", "prefect")
+LIMIT_S = 1500.0
+"""A run that takes longer hangs."""
 
 
-@pytest.fixture(scope="module")
-def release(images: Images, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    with installed("eo-batch-test-runs", images, s3, tmp_path_factory.mktemp("release")) as found:
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, place: Place, s3_here: S3) -> Iterator[Way]:
+    with way_of(request.param, place.release, place.prefect) as found:
         yield found
 
 
-@pytest.fixture(scope="module")
-def reference(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3.server.env.items():
-            patch.setenv(name, value)
-        yield make_reference(s3.server, tmp_path_factory.mktemp("reference"))
-
-
-def check_same(store: str, reference: Reference, runner: str) -> None:
-    """The run in a store is that of the reference, and was made by one runner."""
-    assert objects(store) == reference.objects
-    run = open_run(parse_store(store), "same", Settings.from_env())
-    assert done(run) == reference.shards
-    assert runners(run) == {stage: {runner} for stage in STAGES}
-
-
-def check_nothing_left(release: Installed) -> None:
-    """Neither Jobs nor pods nor Leases of any run are left."""
-    for kind in ("jobs", "leases", "pods", "workflows.argoproj.io"):
-        left = get(release.namespace, kind, "-l", "eo-batch.io/run")
-        assert left == [], f"{kind}: {[thing['metadata']['name'] for thing in left]}"
-
-
-@contextmanager
-def profile_of(runner: str, release: Installed) -> Iterator[Path]:
-    """The chart's profile of a runner. Argo's server, which pods reach by its name, is forwarded to here."""
-    if runner != "argo":
-        yield release.profile(runner)
-        return
-    with forwarded("argo", "service/argo-server", 2746) as address:
-        yield release.changed(runner, argo={"url": f"https://{address}"})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("runner", ["kubernetes", "argo"])
-def test_jobs_with_a_kill_in_every_stage(runner: str, release: Installed, reference: Reference, s3_here: S3) -> None:
+def test_a_run_with_a_kill_in_every_stage(way: Way, place: Place, reference: Reference, s3_here: S3) -> None:
     store = s3_here.server.new_bucket()
-    with profile_of(runner, release) as profile:
-        argv = ["run", str(reference.spec), "--store", store, "--on", str(profile)]
-        with killing(release.namespace, STAGES, per_stage=1, seed=1) as killer, nothing_done_twice(store):
-            said = command(argv)
-        assert set(killer.by_stage) == set(STAGES), said
-        check_same(store, reference, runner)
-        check_nothing_left(release)
-        again = command(argv)
-    assert [line for line in again.splitlines() if "to do" in line] == [], "everything has a receipt"
+    killer = Killer(way.space, way.at_work, dict.fromkeys(STAGES, 1), seed=1)
+    with disturbing(killer), nothing_done_twice(store), no_secret_shown(way.space):
+        said = way.run(reference, store, LIMIT_S)
+    assert set(killer.by_stage) == set(STAGES), said
+    check_same(store, reference, way.runner)
+    assert place.left() == []
+    check_store(store)
+    assert SECRET_KEY not in said
+    if isinstance(way, ByCommand):
+        again = way.run(reference, store, LIMIT_S)
+        assert "to do" not in again, "everything has a receipt"
+    if isinstance(way, ByFlow):
+        check_flow(way)
+
+
+def check_flow(way: ByFlow) -> None:
+    """The flow run had a Job of its own with no more rights than the driver's, and people see what it did."""
+    (pod,) = get(way.space, "pods", "-l", f"prefect.io/flow-run-id={way.flow_run}")
+    assert pod["spec"]["serviceAccountName"] == "eo-batch-driver"
+    worker = kubectl("logs", "-n", way.space, "deployment/eo-batch-prefect-worker", "-c", "worker")
+    assert "forbidden" not in worker.lower(), worker
+    tasks = way.server.find("task_runs", task_runs={"flow_run_id": {"any_": [way.flow_run]}})
+    assert sorted(task["name"] for task in tasks) == sorted(STAGES)
+    artifacts = way.server.artifacts(way.flow_run)
+    assert {artifacts[f"same-{stage}"]["data"] for stage in STAGES} == {100.0}
+    run = way.server.get(f"/flow_runs/{way.flow_run}")
+    assert SECRET_KEY not in json.dumps([run, tasks, artifacts])
+
+
+def restart_argo() -> None:
+    """End Argo's controller, which Kubernetes starts again."""
+    kubectl("delete", "pod", "-n", "argo", "-l", "app=workflow-controller", "--wait=false")
+
+
+@pytest.mark.matrix
+def test_a_run_with_twenty_kills(way: Way, place: Place, reference: Reference, s3_here: S3) -> None:
+    store = s3_here.server.new_bucket()
+    wanted = dict.fromkeys(STAGES, 1) | {"chips": 7, "pretrain": 5, "embed": 6}
+    killer = Killer(way.space, way.at_work, wanted, seed=2)
+    with disturbing(killer), nothing_done_twice(store):
+        said = way.run(reference, store, LIMIT_S)
+    assert set(killer.by_stage) == set(STAGES), said
+    assert killer.by_stage.total() >= 20, killer.by_stage
+    check_same(store, reference, way.runner)
+    assert place.left() == []
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(
+    ("way", "what"),
+    [*((name, "s3") for name in WAYS), ("argo", "argo"), ("prefect", "prefect")],
+    indirect=["way"],
+)
+def test_a_run_whose_servers_restart_in_every_stage(
+    way: Way, what: str, place: Place, reference: Reference, s3_here: S3
+) -> None:
+    acts: dict[str, Callable[[], object]] = {
+        "s3": lambda: s3_pod.restart(s3_here.namespace, s3_here.server),
+        "argo": restart_argo,
+        "prefect": lambda: prefect_server.restart(place.prefect_space),
+    }
+    store = s3_here.server.new_bucket()
+    disturber = InEachStage(way.at_work, acts[what])
+    with disturbing(disturber), nothing_done_twice(store):
+        said = way.run(reference, store, LIMIT_S)
+    assert set(disturber.by_stage) == set(STAGES), said
+    check_same(store, reference, way.runner)
+    assert place.left() == []

@@ -1,0 +1,119 @@
+"""What disturbs a run: pods that are killed while they work, and whatever else is done in the middle of each stage."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tests.cluster.kube import get, kubectl
+
+STAGE = "eo-batch.io/stage"
+"""Label of a run's pods."""
+_REPORTED_S = 5.0
+"""A node has reported a kill by then."""
+
+Pod = dict[str, Any]
+AtWork = Callable[[], Sequence[tuple[str, Pod]]]
+"""The running pods of a run, each with the stage that it works on."""
+
+
+def runs(pod: Pod) -> bool:
+    """Whether a pod runs and nobody has asked it to end."""
+    return pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
+class Killer:
+    """Kills a run's pods, as many of each stage as `wanted` says: every other one at once, the rest politely.
+
+    A pod that ended by itself just before counts for nothing: only what a node reports to have killed is counted.
+    """
+
+    def __init__(self, space: str, at_work: AtWork, wanted: Mapping[str, int], seed: int) -> None:
+        self._space, self._at_work, self._wanted = space, at_work, wanted
+        self._random = random.Random(seed)
+        self._tried: dict[str, tuple[str, float]] = {}
+        """Stage of each pod that was deleted, and when, by uid."""
+        self._killed: set[str] = set()
+        """Uids of the pods that nodes killed because they were deleted here."""
+
+    @property
+    def by_stage(self) -> Counter[str]:
+        """Kills that were seen."""
+        return Counter(self._tried[uid][0] for uid in self._killed)
+
+    def look(self) -> None:
+        """Kill what is due."""
+        self._count()
+        now = time.monotonic()
+        due = {uid for uid, (_, at) in self._tried.items() if now - at < _REPORTED_S}
+        had = Counter(self._tried[uid][0] for uid in due | self._killed)
+        victims: dict[str, Pod] = {}
+        for stage, pod in self._at_work():
+            if had[stage] < self._wanted.get(stage, 0) and pod["metadata"]["uid"] not in self._tried:
+                victims.setdefault(stage, pod)
+        for stage, pod in victims.items():
+            if had[stage]:  # the first comes at once: some stages are short
+                time.sleep(self._random.uniform(0.0, 1.0))
+            grace = () if len(self._tried) % 2 else ("--grace-period=0", "--force")
+            name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+            kubectl("delete", "pod", "-n", self._space, name, "--wait=false", "--ignore-not-found", *grace)
+            self._tried[uid] = (stage, time.monotonic())
+
+    def end(self) -> None:
+        """Count what nodes report late."""
+        time.sleep(_REPORTED_S)
+        self._count()
+
+    def _count(self) -> None:
+        if self._tried.keys() - self._killed:
+            events = get(self._space, "events", "--field-selector", "reason=Killing,involvedObject.kind=Pod")
+            self._killed |= self._tried.keys() & {event["involvedObject"]["uid"] for event in events}
+
+
+class InEachStage:
+    """Does something once in each stage, when one of its pods runs."""
+
+    def __init__(self, at_work: AtWork, act: Callable[[], object]) -> None:
+        self._at_work, self._act = at_work, act
+        self.by_stage: Counter[str] = Counter()
+        """How often it was done."""
+
+    def look(self) -> None:
+        """Do what is due."""
+        for stage, _ in self._at_work():
+            if not self.by_stage[stage]:
+                self.by_stage[stage] += 1
+                self._act()
+                return
+
+    def end(self) -> None:
+        """Nothing comes late."""
+
+
+@contextmanager
+def disturbing(disturber: Killer | InEachStage) -> Iterator[None]:
+    """Let it look again and again while the block runs. Raises what went wrong with it."""
+    ended, errors = threading.Event(), list[BaseException]()
+
+    def watch() -> None:
+        try:
+            while not ended.wait(0.1):
+                disturber.look()
+            disturber.end()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=120)
+    if errors:
+        raise errors[0]

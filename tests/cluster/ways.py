@@ -1,0 +1,112 @@
+"""The ways in which users run a spec on a cluster: by a profile of the chart, or by a deployment of Prefect."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import requests
+
+from eo_batch.core.specfile import parse_spec
+from tests.cluster.chart import Installed
+from tests.cluster.disturbing import STAGE, Pod, runs
+from tests.cluster.kube import forwarded, get
+from tests.cluster.runs import Reference, start
+from tests.servers.prefect import PrefectServer
+
+_FLOW = "continental-run/kubernetes"
+
+
+class Way(ABC):
+    """One of them, in the namespace of a release."""
+
+    def __init__(self, release: Installed, runner: str) -> None:
+        self.space, self.runner = release.namespace, runner
+        """`runner` is what its receipts name."""
+
+    @abstractmethod
+    def run(self, reference: Reference, store: str, timeout_s: float) -> str:
+        """Run the spec into a store; what people are told. Raises AssertionError if it does not end well."""
+
+    def at_work(self) -> Sequence[tuple[str, Pod]]:
+        """The run's running pods, with their stages."""
+        pods = get(self.space, "pods", "-l", STAGE)
+        return [(pod["metadata"]["labels"][STAGE], pod) for pod in pods if runs(pod)]
+
+
+class ByCommand(Way):
+    """`eo-batch run --on PROFILE`."""
+
+    def __init__(self, release: Installed, runner: str, profile: Path) -> None:
+        super().__init__(release, runner)
+        self.profile, self.stage = profile, ""
+        """`stage` is the one that it works on."""
+
+    def run(self, reference: Reference, store: str, timeout_s: float) -> str:
+        process = start(["run", str(reference.spec), "--store", store, "--on", str(self.profile)])
+        assert process.stdout is not None
+        said = []
+        deadline_s = time.monotonic() + timeout_s
+        for line in process.stdout:
+            said.append(line)
+            if begins := re.match(r"(\w+): \d+ of \d+ to do", line):
+                self.stage = begins[1]
+            elif re.match(r"\w+: done in", line):
+                self.stage = ""
+            assert time.monotonic() < deadline_s, "".join(said)
+        assert process.wait(60) == 0, "".join(said)
+        return "".join(said)
+
+
+class ByDask(ByCommand):
+    """The same on a cluster of the Dask operator, whose workers serve all stages."""
+
+    def at_work(self) -> Sequence[tuple[str, Pod]]:
+        stage = self.stage
+        pods = get(self.space, "pods", "-l", "dask.org/component=worker") if stage else []
+        return [(stage, pod) for pod in pods if runs(pod)]
+
+
+class ByFlow(Way):
+    """A flow run of a deployment, in a Job of its own."""
+
+    def __init__(self, release: Installed, server: PrefectServer) -> None:
+        super().__init__(release, "kubernetes")
+        self.server = server
+        said = server.command("--no-prompt", "deploy", "--name", _FLOW)
+        assert said.code == 0, said.text
+
+    def run(self, reference: Reference, store: str, timeout_s: float) -> str:
+        spec = parse_spec(reference.spec.read_text()).model_dump(mode="json", exclude_unset=True)
+        self.flow_run = self.server.run(_FLOW, {"spec": spec, "store": store})
+        deadline_s = time.monotonic() + timeout_s
+        state = {"type": "SCHEDULED"}
+        while state["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            assert time.monotonic() < deadline_s, state
+            time.sleep(1.0)
+            with suppress(requests.RequestException):  # the server is restarted on purpose
+                state = self.server.state(self.flow_run)
+        said = json.dumps(state) + "\n".join(self.server.log_of(self.flow_run))
+        assert state["type"] == "COMPLETED", said
+        return said
+
+
+@contextmanager
+def way_of(name: str, release: Installed, server: PrefectServer | None) -> Iterator[Way]:
+    """Argo's server, which pods reach by its name, is forwarded to here."""
+    match name:
+        case "kubernetes":
+            yield ByCommand(release, name, release.profile(name))
+        case "argo":
+            with forwarded("argo", "service/argo-server", 2746) as address:
+                yield ByCommand(release, name, release.changed(name, argo={"url": f"https://{address}"}))
+        case "dask":
+            yield ByDask(release, name, release.profile(name))
+        case "prefect":
+            assert server is not None
+            yield ByFlow(release, server)
