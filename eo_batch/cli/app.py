@@ -1,5 +1,6 @@
 """Commands. Everything heavy is imported inside them, so that `--help` answers at once."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -258,11 +259,14 @@ def _drive(
     opened = Run(spec, store, Settings.from_env(), refresh)
     if until is not None and until not in stages_of(opened):
         raise UsageError(f"--until {until!r} is no stage of this run; its stages are {', '.join(stages_of(opened))}")
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
     try:
         with watcher(opened) as watching:
             launch(opened, placement, watching, until, detach)
     except KeyboardInterrupt as error:
         raise Interrupted(f"stopped; what is done stays done. Go on with: {again}") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if not detach and until in (None, "report"):
         show_probe(opened)
         key = f"{opened.identity.prefix('report')}/{layout.REPORT_PAGE}"

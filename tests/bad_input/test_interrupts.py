@@ -77,16 +77,24 @@ def finished(folder: Path, catalog: str, undisturbed: Run) -> None:
     assert cube_objects(run) == cube_objects(undisturbed)
 
 
+def press_ctrl_c(process: subprocess.Popen[str]) -> None:
+    """A terminal tells all processes."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_stops_at_once_and_says_how_to_go_on(web: Web, tmp_path: Path, undisturbed: Run, workers: int) -> None:
+@pytest.mark.parametrize("stop", [press_ctrl_c, subprocess.Popen.terminate])
+def test_it_stops_at_once_and_says_how_to_go_on(
+    web: Web, tmp_path: Path, undisturbed: Run, workers: int, stop: Callable[[subprocess.Popen[str]], None]
+) -> None:
     process = started(tmp_path, web, workers)
     try:
-        os.killpg(process.pid, signal.SIGINT)
+        stop(process)
         _, told = process.communicate(timeout=30)
         assert process.returncode == Interrupted.exit_code
         assert "Traceback" not in told
         last = told.splitlines()[-1]
-        assert last == "error: stopped; what is done stays done. Go on with: eo-batch run spec.yaml --store runs"
+        assert last == "error: stopped; what is done stays done. Go on with: eo-batch run spec.yaml"
         wait_for("the end of all workers", lambda: not members(process.pid), 5.0)
     finally:
         end(process)

@@ -23,14 +23,14 @@ from tests.servers.seaweed import SECRET_KEY
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-WAYS = ("kubernetes", "argo", "dask", "prefect")
+WAYS = ("kubernetes", "argo", "dask", "prefect", "prefect-argo")
 LIMIT_S = 1500.0
 """A run that takes longer hangs."""
 
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, place: Place, s3_here: S3) -> Iterator[Way]:
-    with way_of(request.param, place.release, place.prefect) as found:
+    with way_of(request.param, place) as found:
         yield found
 
 
@@ -58,8 +58,11 @@ def check_flow(way: ByFlow) -> None:
     worker = kubectl("logs", "-n", way.space, "deployment/eo-batch-prefect-worker", "-c", "worker")
     assert "forbidden" not in worker.lower(), worker
     tasks = way.server.find("task_runs", task_runs={"flow_run_id": {"any_": [way.flow_run]}})
-    assert sorted(task["name"] for task in tasks) == sorted(STAGES)
+    assert {task["name"] for task in tasks} == ({"workflow"} if way.engine == "argo" else set(STAGES))
     artifacts = way.server.artifacts(way.flow_run)
+    assert {"same-coverage", "same-cost"} <= artifacts.keys()
+    if way.engine == "argo":
+        assert f"/workflows/{way.space}/" in artifacts["same-workflow"]["data"]
     assert {artifacts[f"same-{stage}"]["data"] for stage in STAGES} == {100.0}
     run = way.server.get(f"/flow_runs/{way.flow_run}")
     assert SECRET_KEY not in json.dumps([run, tasks, artifacts])
@@ -86,7 +89,7 @@ def test_a_run_with_twenty_kills(way: Way, place: Place, reference: Reference, s
 @pytest.mark.matrix
 @pytest.mark.parametrize(
     ("way", "what"),
-    [*((name, "s3") for name in WAYS), ("argo", "argo"), ("prefect", "prefect")],
+    [*((name, "s3") for name in WAYS), ("argo", "argo"), ("prefect", "prefect"), ("prefect-argo", "prefect")],
     indirect=["way"],
 )
 def test_a_run_whose_servers_restart_in_every_stage(

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -16,6 +17,7 @@ from eo_batch.core.specfile import parse_spec
 from tests.cluster.chart import Installed
 from tests.cluster.disturbing import STAGE, Pod, runs
 from tests.cluster.kube import forwarded, get
+from tests.cluster.place import Place
 from tests.cluster.runs import Reference, start
 from tests.servers.prefect import PrefectServer
 
@@ -75,15 +77,14 @@ class ByDask(ByCommand):
 class ByFlow(Way):
     """A flow run of a deployment, in a Job of its own."""
 
-    def __init__(self, release: Installed, server: PrefectServer) -> None:
-        super().__init__(release, "kubernetes")
-        self.server = server
+    def __init__(self, release: Installed, server: PrefectServer, engine: str = "prefect") -> None:
+        super().__init__(release, "argo" if engine == "argo" else "kubernetes")
+        self.server, self.engine = server, engine
         said = server.command("--no-prompt", "deploy", "--name", _FLOW)
         assert said.code == 0, said.text
 
     def run(self, reference: Reference, store: str, timeout_s: float) -> str:
-        spec = parse_spec(reference.spec.read_text()).model_dump(mode="json", exclude_unset=True)
-        self.flow_run = self.server.run(_FLOW, {"spec": spec, "store": store})
+        self.start(reference, store)
         deadline_s = time.monotonic() + timeout_s
         state = {"type": "SCHEDULED"}
         while state["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
@@ -95,18 +96,31 @@ class ByFlow(Way):
         assert state["type"] == "COMPLETED", said
         return said
 
+    def start(self, reference: Reference, store: str) -> str:
+        """Ask for a flow run of the spec; its id, by which it is known from now on."""
+        spec = parse_spec(reference.spec.read_text()).model_dump(mode="json", exclude_unset=True)
+        given: dict[str, object] = {"spec": spec, "store": store}
+        if self.engine == "argo":
+            given |= {"engine": "argo", "profile": "/etc/eo-batch/profiles/argo.yaml"}
+        self.flow_run = self.server.run(_FLOW, given)
+        return self.flow_run
+
 
 @contextmanager
-def way_of(name: str, release: Installed, server: PrefectServer | None) -> Iterator[Way]:
-    """Argo's server, which pods reach by its name, is forwarded to here."""
-    match name:
-        case "kubernetes":
-            yield ByCommand(release, name, release.profile(name))
-        case "argo":
-            with forwarded("argo", "service/argo-server", 2746) as address:
-                yield ByCommand(release, name, release.changed(name, argo={"url": f"https://{address}"}))
-        case "dask":
-            yield ByDask(release, name, release.profile(name))
-        case "prefect":
-            assert server is not None
-            yield ByFlow(release, server)
+def profile_of(runner: str, release: Installed, **changes: Any) -> Iterator[Path]:
+    """The chart's profile of a runner, with other sections. Argo's server, which has a name for pods, is forwarded."""
+    if runner != "argo":
+        yield release.changed(runner, **changes)
+        return
+    with forwarded("argo", "service/argo-server", 2746) as address:
+        yield release.changed(runner, argo={"url": f"https://{address}"}, **changes)
+
+
+@contextmanager
+def way_of(name: str, place: Place) -> Iterator[Way]:
+    """A way by its name: that of a runner, `prefect`, or `prefect-argo` where Argo keeps the graph of stages."""
+    if name.startswith("prefect"):
+        yield ByFlow(place.release, place.prefect, name.removeprefix("prefect-"))
+        return
+    with profile_of(name, place.release) as profile:
+        yield (ByDask if name == "dask" else ByCommand)(place.release, name, profile)
