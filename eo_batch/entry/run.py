@@ -1,5 +1,6 @@
 """A run in a store, as every process that works on it opens it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -63,9 +64,9 @@ class Run:
         """A shard's receipt, if there is one."""
         return read_receipt(self.store, self.identity.prefix(stage), shard)
 
-    def receipts(self, stage: str) -> dict[str, Receipt]:
-        """All receipts of a stage, by shard."""
-        return read_receipts(self.store, self.identity.prefix(stage))
+    def receipts(self, stage: str, shards: Iterable[str] | None = None) -> dict[str, Receipt]:
+        """Receipts of a stage, by shard: those of `shards`, which have to be there, or else all."""
+        return read_receipts(self.store, self.identity.prefix(stage), shards)
 
     def submit(self) -> None:
         """Write the spec into the store, for every process that follows."""

@@ -98,11 +98,11 @@ class Work:
         failed = set(store.list(layout.work_failures_prefix(self._prefix, self._id)))
         if self._inputs is None:
             self._inputs = inputs_of(self.run, self.stage)
+        told = [shard for shard in self._pending.values() if layout.receipt_key(self._prefix, shard) in there]
+        receipts = self.run.receipts(self.stage, told)
         for index, shard in list(self._pending.items()):
             failure = layout.work_failure(self._prefix, self._id, shard)
-            if layout.receipt_key(self._prefix, shard) in there and counts(
-                self.run, self.run.receipt(self.stage, shard), self._inputs(index)
-            ):
+            if counts(self.run, receipts.get(shard), self._inputs(index)):
                 self._settled[index] = None
             elif failure in failed:
                 note = GivenUp.from_bytes(store.get(failure), store.href(failure))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,10 @@ _SCHEMES = ("file", "s3", "gs", "az", "memory")
 _PART_BYTES = 8 * 2**20
 """Objects above this size travel in parts of it, so that a slow line never stalls one long request."""
 _PARTS_AT_ONCE = 4
+_OBJECTS_AT_ONCE = 32
+"""Small objects that are read at once: each takes a round trip, and almost nothing else."""
+_BATCH = 512
+"""Objects that are held at most before they are handed out."""
 _BAD_KEY = re.compile(r"^$|^/|/$|//|(^|/)\.{1,2}(/|$)|[\x00-\x1f\x7f\\{}^%`\[\]\"<>~#|*?]")
 """What no key may hold: empty or dot segments, and what object stores would escape in different ways."""
 
@@ -78,6 +83,12 @@ class Store:
         """The bytes of an object."""
         with self.errors(f"read {key}"):
             return bytes(obstore.get(self._client(), self._full(key)).bytes())
+
+    def get_many(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """The bytes of many small objects, in the order of their keys, several of them read at once."""
+        with ThreadPoolExecutor(min(_OBJECTS_AT_ONCE, max(len(keys), 1))) as pool:
+            for first in range(0, len(keys), _BATCH):
+                yield from pool.map(self.get, keys[first : first + _BATCH])
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from offset `start`. Raises DataError where the object is shorter."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,6 +27,16 @@ def test_what_was_put_is_got_whole_and_in_ranges(store: Store) -> None:
     assert store.get_range("plan-1/shards.parquet", 10, 7) == data[10:17]
     assert store.get_range("plan-1/shards.parquet", 993, 7) == data[993:]
     assert store.get_range("plan-1/shards.parquet", 5, 0) == b""
+
+
+def test_many_come_in_the_order_of_their_keys(store: Store) -> None:
+    keys = [f"many/{number:04d}" for number in range(600)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: store.put(key, key.encode()), keys))
+    assert list(store.get_many(keys[::-1])) == [key.encode() for key in reversed(keys)]
+    assert list(store.get_many([])) == []
+    with pytest.raises(StoreMissing, match="many/none"):
+        list(store.get_many([*keys, "many/none"]))
 
 
 def test_put_replaces(store: Store) -> None:
