@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.cluster.kube import get
 from tests.servers.objects import ObjectServer
 
 
@@ -25,3 +26,8 @@ class S3:
     inside: str
     """Its endpoint as pods reach it."""
     namespace: str
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """Where it runs."""
+        return frozenset(pod["spec"]["nodeName"] for pod in get(self.namespace, "pods"))
