@@ -39,6 +39,19 @@ def get(namespace: str, kind: str, *argv: str) -> list[dict[str, Any]]:
     return found
 
 
+def everything(namespace: str) -> set[str]:
+    """Names of all objects in a namespace but pods, and the events that tell of them."""
+    kinds = kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+    wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "pods")))
+    return set(kubectl("get", wanted, "-n", namespace, "-o", "name", "--ignore-not-found").split())
+
+
+def nodes() -> set[str]:
+    """Names of the nodes that take pods; simulated ones don't run them."""
+    found = json.loads(kubectl("get", "nodes", "-l", "!kwok.x-k8s.io/node,type!=kwok", "-o", "json"))["items"]
+    return {node["metadata"]["name"] for node in found}
+
+
 def apply(namespace: str, *manifests: Manifest) -> None:
     """Create or change objects."""
     kubectl("apply", "-n", namespace, "-f", "-", manifests=manifests)
