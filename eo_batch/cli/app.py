@@ -120,12 +120,12 @@ def status(
 def _waits(profile: Path, run: str) -> list[str]:
     from eo_batch.runners.kube import connect
     from eo_batch.runners.manifests import RUN_LABEL, label_value
-    from eo_batch.runners.waits import waits_of
+    from eo_batch.runners.waits import run_waits
 
     cluster = _placement(profile, None).cluster
     if cluster is None:
         raise UsageError(f"--on {profile}: the profile has no cluster to ask")
-    return [wait.message for wait in waits_of(connect(cluster), f"{RUN_LABEL}={label_value(run)}")]
+    return [wait.message for wait in run_waits(connect(cluster), f"{RUN_LABEL}={label_value(run)}")]
 
 
 @app.command()

@@ -184,7 +184,10 @@ def run_slice(
     try:
         listed = WorkList.from_bytes(store.get(key), store.href(key))
     except StoreMissing as error:
-        raise DataError(f"{store.href(key)} is gone: whoever started this job has ended it") from error
+        raise DataError(
+            f"{store.href(key)} is not there: whoever started this job has ended it, or reaches another store than its "
+            "pods do (cluster.env)"
+        ) from error
     run = Run(parse_spec(listed.spec, where=store.href(key)), store, settings, listed.refresh)
     if run.identity.prefix(listed.stage) != prefix:
         raise other_version(run)

@@ -19,6 +19,7 @@ from eo_batch.runners.lease import Lease, wait_until_gone
 from eo_batch.runners.manifests import LEASE_LABEL, WORK_LABEL, Manifest, object_name, slicing, work_manifest
 from eo_batch.runners.preflight import preflight
 from eo_batch.runners.states import GONE, End, end_of
+from eo_batch.runners.waits import Wait, steps_wait, waits_of
 from eo_batch.runners.watch import Watch
 from eo_batch.runners.workflow import FAN_OUTS, RUNNER, WATCH_SUFFIX, fan_out_workflow
 
@@ -95,6 +96,11 @@ class WatchedWorkflow:
             return None
         status = (self._look("metadata,status") or found)["status"]
         return status["phase"] == "Succeeded", status["phase"], f"workflow {self.name} failed: {why_failed(status)}"
+
+    def waits(self) -> list[Wait]:
+        """See `Target.waits`."""
+        nodes = (self._look("status.nodes") or {}).get("status", {}).get("nodes") or {}
+        return list(dict.fromkeys([*waits_of(self.server.kube, self.labels), *steps_wait(nodes)]))
 
     def _look(self, fields: str) -> Manifest | None:
         try:

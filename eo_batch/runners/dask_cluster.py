@@ -267,10 +267,10 @@ def _preflight(kube: Kube, placement: Placement) -> None:
             "the cluster has no DaskCluster: install the Dask operator (chart dask-kubernetes-operator)"
         )
     wanted = [*((verb, DASK_CLUSTER) for verb in ("create", "delete")), ("list", POD)]
-    wanted += [(verb, AUTOSCALER) for verb in ("create", "get", "update")]
+    wanted += [(verb, AUTOSCALER) for verb in ("create", "get", "update", "delete")]
     denied = [f"{verb} {kind.plural}" for verb, kind in wanted if not kube.may(verb, kind)]
     if denied:
-        raise ClusterRefused(f"we may not {', '.join(denied)} {where}: bind us to the chart's role for runners")
+        raise ClusterRefused(f"we may not {', '.join(denied)} {where}: bind us to the chart's role for drivers")
     account = placement.cluster.service_account
     try:
         missing = kube.get(SERVICE_ACCOUNT, account) is None

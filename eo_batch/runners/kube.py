@@ -1,6 +1,7 @@
 """The one door to the Kubernetes API: objects go in and come out as plain JSON, errors are those of `core.errors`."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ _TIMEOUT_S = (5.0, 30.0)
 """Seconds to connect, and between two bytes of an answer."""
 _PAGE = 500
 """Objects in one answer to a listing."""
+_MAY_NOT = re.compile(r'User ".*" cannot ')
+"""What the API server says where a role is missing; it answers with the same code where a quota is exceeded."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,8 @@ class Kube:
             if error.status == 404 and kind is not None and not name:
                 raise ClusterRefused(f"the cluster has no {kind.plural}.{kind.group}: install {kind.of}") from error
             if error.status is not None and 400 <= error.status < 500 and error.status not in (408, 410, 429):
-                raise ClusterRefused(f"the cluster refuses to {what} {where}: {said}") from error
+                hint = "; bind us to the chart's role for drivers" if _MAY_NOT.search(said) else ""
+                raise ClusterRefused(f"the cluster refuses to {what} {where}: {said}{hint}") from error
             raise ClusterDown(f"the cluster failed to {what} {where}: {error.status} {said}; try again") from error
         except (HTTPError, OSError) as error:
             host = self._client.configuration.host

@@ -23,7 +23,7 @@ def preflight(kube: Kube, placement: Placement, stage: str) -> None:
         wanted = [(verb, kind) for verb in ("create", "get", "list", "delete")] + [("list", POD)]
         denied = [f"{verb} {what.plural}" for verb, what in wanted if not kube.may(verb, what)]
         if denied:
-            problems.append(f"we may not {', '.join(denied)} {where}: bind us to the chart's role for runners")
+            problems.append(f"we may not {', '.join(denied)} {where}: bind us to the chart's role for drivers")
     account = placement.cluster.service_account
     if not _is_there(kube, SERVICE_ACCOUNT, account):
         problems.append(f"service account {account} is not there {where}: install the chart, or name another")

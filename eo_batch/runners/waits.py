@@ -1,12 +1,12 @@
 """What keeps pods from running, in words for people: asked of the cluster, told by runners and by `eo-batch status`."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from eo_batch.runners.book import one_line
-from eo_batch.runners.kube import EVENT, JOB, JOBSET, POD, WORKLOADS, Kube
+from eo_batch.runners.kube import EVENT, JOB, JOBSET, POD, WORKFLOW, WORKLOADS, Kube
 from eo_batch.runners.manifests import Manifest
 
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
@@ -47,6 +47,13 @@ def waits_of(kube: Kube, labels: str) -> list[Wait]:
     if any(job.get("status", {}).get("terminating") for job in jobs):
         found += lost_pods(kube.list(POD, labels, "status.phase=Running", _SOME), now)
     return list(dict.fromkeys(found))
+
+
+def run_waits(kube: Kube, labels: str) -> list[Wait]:
+    """The same for all that a run has started, its workflows' steps included. Raises ClusterError."""
+    workflows = kube.list(WORKFLOW, labels, absent_ok=True)
+    steps = [wait for workflow in workflows for wait in steps_wait(workflow.get("status", {}).get("nodes") or {})]
+    return list(dict.fromkeys([*waits_of(kube, labels), *steps]))
 
 
 def pods_wait(pods: Iterable[Manifest]) -> Iterator[Wait]:
@@ -93,9 +100,16 @@ def created_wait(events: Iterable[Manifest]) -> Wait | None:
     failed, created = newest.get("FailedCreate"), newest.get("SuccessfulCreate")
     if failed is None or (created is not None and created[0] >= failed[0]):
         return None
-    text = one_line(failed[1]).removeprefix("Error creating: ")
-    text = re.sub(r'^pods "[^"]*" is ', "pods are ", text)
-    return Wait(f"the pods are not admitted: {text}", mends="exceeded quota" in text and not _never_fits(text))
+    return _not_admitted(failed[1].removeprefix("Error creating: "))
+
+
+def steps_wait(nodes: Mapping[str, Manifest]) -> Iterator[Wait]:
+    """Why Argo can't create the pods of a workflow's steps, by its nodes: it goes on trying where a quota is used up,
+    and tells nobody else. What becomes of pods that are there, they tell themselves."""
+    for node in nodes.values():
+        said = node.get("message") or ""
+        if node.get("type") == "Pod" and node.get("phase") == "Pending" and "forbidden: " in said:
+            yield _not_admitted(said)
 
 
 def workload_wait(workload: Manifest, queue: str) -> Wait | None:
@@ -110,6 +124,11 @@ def workload_wait(workload: Manifest, queue: str) -> Wait | None:
             never = condition.get("reason") == "Inadmissible" or "> maximum capacity" in text
             return Wait(f"queue {queue} has not admitted the pods: {text}", mends=not never)
     return None
+
+
+def _not_admitted(said: str) -> Wait:
+    text = re.sub(r'^pods "[^"]*" is ', "pods are ", one_line(said))
+    return Wait(f"the pods are not admitted: {text}", mends="exceeded quota" in text and not _never_fits(text))
 
 
 def _queued(kube: Kube, works: Iterable[Manifest]) -> Iterator[Wait]:

@@ -26,7 +26,7 @@ from eo_batch.runners.kube import POD, Kind, Kube
 from eo_batch.runners.lease import Lease
 from eo_batch.runners.manifests import SAME_FOR_ALL, WORK_LABEL, Manifest
 from eo_batch.runners.states import GONE, KILLED, End, death, end_of, slice_number
-from eo_batch.runners.waits import waits_of
+from eo_batch.runners.waits import Wait, waits_of
 
 BROKEN_S = 120.0
 """How long something that only people can mend is waited for while no pod runs, seconds."""
@@ -68,6 +68,10 @@ class Target(Protocol):
         """How it ended; None while it goes on. Raises ClusterError."""
         ...
 
+    def waits(self) -> list[Wait]:
+        """What keeps its pods from running, each thing once. Raises ClusterError."""
+        ...
+
 
 @dataclass(frozen=True)
 class WatchedJob:
@@ -88,6 +92,10 @@ class WatchedJob:
         if work is None or "deletionTimestamp" in work["metadata"]:
             return False, GONE, f"somebody deleted {self.kind.plural}/{self.name} in namespace {self.kube.namespace}"
         return end_of(work)
+
+    def waits(self) -> list[Wait]:
+        """See `Target.waits`."""
+        return waits_of(self.kube, self.labels)
 
 
 @dataclass
@@ -164,7 +172,7 @@ class Watch:
         """Tell which pods died, and what keeps others from running."""
         self._tell_deaths()
         kube, labels = self.lease.kube, self.target.labels
-        waits = waits_of(kube, labels)
+        waits = self.target.waits()
         seen = kube.list(POD, labels, "status.phase=Running", most=20) if waits or self._deaths else []
         running = [pod for pod in seen if "deletionTimestamp" not in pod["metadata"]]
         stuck = [wait for wait in waits if not wait.mends]

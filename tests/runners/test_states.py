@@ -12,7 +12,7 @@ from eo_batch.core.placement import Cluster
 from eo_batch.runners.kube import POD, connect
 from eo_batch.runners.states import death, end_of, slice_number
 from eo_batch.runners.sweep import expired_at
-from eo_batch.runners.waits import Wait, created_wait, lost_pods, pods_wait, workload_wait
+from eo_batch.runners.waits import Wait, created_wait, lost_pods, pods_wait, steps_wait, workload_wait
 
 
 def pod(phase: str = "Pending", conditions: list[dict[str, Any]] | None = None, **container: Any) -> dict[str, Any]:
@@ -93,6 +93,23 @@ def test_a_quota_mends_if_one_pod_fits_in(limited: str, mends: bool) -> None:
     assert wait is not None
     assert wait.mends is mends
     assert wait.message.startswith("the pods are not admitted: pods are forbidden: exceeded quota: tight")
+
+
+def test_steps_wait_for_quota_and_leave_the_rest_to_their_pods() -> None:
+    forbidden = (
+        'pods "run-plan-1" is forbidden: exceeded quota: tight, requested: requests.memory=764M, '
+        "used: requests.memory=0, limited: requests.memory=50M"
+    )
+    nodes = {
+        "run": {"type": "DAG", "phase": "Running", "message": forbidden},
+        "plan": {"type": "Pod", "phase": "Pending", "message": forbidden},
+        "chips": {"type": "Pod", "phase": "Pending", "message": "ImagePullBackOff: Back-off pulling image"},
+        "publish": {"type": "Pod", "phase": "Error", "message": forbidden},
+        "report": {"type": "Pod", "phase": "Pending"},
+    }
+    (wait,) = steps_wait(nodes)
+    assert wait.message.startswith("the pods are not admitted: pods are forbidden: exceeded quota: tight, requested: ")
+    assert not wait.mends
 
 
 def event(reason: str, second: int, message: str = "") -> dict[str, Any]:
