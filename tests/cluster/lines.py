@@ -91,11 +91,21 @@ def cuttable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
 @contextmanager
 def as_account(space: str, account: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every client that is made in the block is a service account of a namespace."""
-    config = _config()
-    token = kubectl("create", "token", account, "-n", space).strip()
-    config["users"][0]["user"] = {"token": token}
-    with _used(config, folder, monkeypatch):
+    with _used(_config_of(space, account), folder, monkeypatch):
         yield
+
+
+def kubeconfig(space: str, account: str, folder: Path) -> Path:
+    """A kube config that is a service account of a namespace."""
+    path = folder / f"{account}.json"
+    path.write_text(json.dumps(_config_of(space, account)))
+    return path
+
+
+def _config_of(space: str, account: str) -> dict[str, Any]:
+    config = _config()
+    config["users"][0]["user"] = {"token": kubectl("create", "token", account, "-n", space).strip()}
+    return config
 
 
 def _config() -> dict[str, Any]:
