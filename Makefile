@@ -21,7 +21,7 @@ demo: $(STAMP) ## run the whole job on a simulated planet and print the path of 
 test: $(STAMP) servers ## run the tests against real servers (those that are not there are skipped, with the reason)
 	$(BIN)/pytest -m "not cluster" $(PYTEST_FLAGS)
 
-test-cluster: $(STAMP) ## run each runner on the Kubernetes cluster of the current context (docs/cluster-tests.md)
+test-cluster: $(STAMP) ## run each runner on the Kubernetes cluster of the current context (docs/clusters.md)
 	$(BIN)/pytest -m "cluster and not matrix" $(CLUSTER_FLAGS)
 
 test-cluster-full: $(STAMP) ## the same, disturbed in every way there is
