@@ -49,6 +49,7 @@ class Reference:
     """The run as this machine made it."""
 
     spec: Path
+    store: str
     objects: Mapping[str, str]
     """Digest of every object, by key."""
     shards: Mapping[str, frozenset[str]]
@@ -64,7 +65,7 @@ def make_reference(server: ObjectServer, folder: Path) -> Reference:
     store = server.new_bucket()
     command(["run", str(spec), "--store", store, "--workers", "2"])
     run = open_run(parse_store(store), "same", Settings.from_env())
-    return Reference(spec, objects(store), done(run))
+    return Reference(spec, store, objects(store), done(run))
 
 
 def command(argv: list[str], timeout_s: float = 900) -> str:
