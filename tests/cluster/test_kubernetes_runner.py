@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -20,11 +19,9 @@ from eo_batch.core.errors import ClusterError, ClusterRefused, StoreError, Usage
 from eo_batch.core.placement import Placement
 from eo_batch.runners import manifests, watch
 from eo_batch.runners.base import Event, Failure, Job, Runner
-from eo_batch.runners.kube import JOB, connect
+from eo_batch.runners.kube import connect
 from eo_batch.runners.kubernetes import KubernetesRunner
 from eo_batch.runners.lease import Lease, held_lease
-from eo_batch.runners.manifests import object_name, slicing, work_manifest
-from eo_batch.runners.preflight import preflight
 from tests.cluster.given import S3, Images
 from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
 from tests.cluster.lines import cuttable
@@ -337,29 +334,3 @@ def test_an_api_server_that_does_not_answer_is_waited_for(
     assert "does not answer" in next(event.message for event in events if event.kind == "wait")
     assert {event.index for event in events if event.kind == "done"} == set(range(6))
     assert all(Slow(notes).begun(index) == 1 for index in range(6))
-
-
-def test_ten_thousand_shards_are_one_small_object(placement: Placement, lease: Lease, bucket: str, space: str) -> None:
-    wide = {"default": placement.stages["default"].model_copy(update={"shards_per_pod": 1, "parallelism": 500})}
-    placement = placement.model_copy(update={"stages": wide})
-    before = objects(space)
-    begun = time.monotonic()
-    preflight(lease.kube, placement, "test")
-    per_pod, slices = slicing(placement, "test", 10_000)
-    argv = PodRemote(bucket, Fine(Shelf(bucket, "none")), 3).freeze(range(10_000), per_pod)
-    name = object_name(lease.run, "test", "wide")
-    manifest = work_manifest(placement, "test", name, argv, slices, per_pod, lease.labels, owner=lease.owner)
-    manifest["spec"]["suspend"] = True  # its pods are not what is counted here
-    created = lease.kube.create(JOB, manifest)
-    took_s = time.monotonic() - begun
-    assert created["spec"]["completions"] == slices == 10_000
-    assert took_s < 30
-    assert len(objects(space) - before) == 1
-    assert len(json.dumps(created)) < 20_000
-
-
-def objects(space: str) -> set[str]:
-    """All objects of a namespace but events."""
-    kinds = kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
-    wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "pods.metrics")))
-    return set(kubectl("get", wanted, "-n", space, "-o", "name", "--ignore-not-found").split())
