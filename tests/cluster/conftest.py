@@ -66,7 +66,7 @@ def reference(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refe
 @pytest.fixture(scope="package")
 def place(images: Images, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The chart with all that it can have."""
-    with place_of("eo-batch-test-place", images, s3, tmp_path_factory.mktemp("release")) as found:
+    with place_of(f"eo-batch-test-{uuid.uuid4().hex[:6]}", images, s3, tmp_path_factory.mktemp("release")) as found:
         yield found
 
 
