@@ -11,6 +11,8 @@ from eo_batch.runners.manifests import Manifest
 
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_PREEMPTION = re.compile(r"(?:no new claims to deallocate, *)?preemption:")
+"""Where the scheduler goes on to say whom it could not have driven out."""
 _SOME = 50
 """Pods that are looked at: if more wait, they wait for the same."""
 _SLOW_S = 60.0
@@ -63,7 +65,7 @@ def pods_wait(pods: Iterable[Manifest]) -> Iterator[Wait]:
         for condition in status.get("conditions") or ():
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
                 text = condition.get("message") or condition.get("reason") or "no reason given"
-                yield Wait(f"no node takes the pods: {one_line(text.partition(' preemption:')[0])}", mends=True)
+                yield Wait(f"no node takes the pods: {one_line(_PREEMPTION.split(text)[0])}", mends=True)
         for container in status.get("containerStatuses") or ():
             waiting = container.get("state", {}).get("waiting") or {}
             reason, text = waiting.get("reason", ""), one_line(waiting.get("message", ""))
