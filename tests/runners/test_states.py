@@ -51,8 +51,8 @@ def pod(phase: str = "Pending", conditions: list[dict[str, Any]] | None = None, 
                     {
                         "type": "PodScheduled",
                         "status": "False",
-                        "message": "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. no new claims to deallocate, "
-                        "preemption: none",
+                        "message": "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. "
+                        "no new claims to deallocate, preemption: none",
                     }
                 ]
             ),
