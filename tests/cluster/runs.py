@@ -56,12 +56,18 @@ class Reference:
     """Shards by stage."""
 
 
-def make_reference(server: ObjectServer, folder: Path) -> Reference:
-    """Simulate a planet in a bucket, and run the spec over it here, into another."""
+def make_spec(server: ObjectServer, folder: Path) -> Path:
+    """Simulate a planet in a bucket; the file with the spec that runs over it."""
     planet = PlanetSpec.tiny()
     catalog = simulate(planet, parse_store(server.new_bucket()))
     spec = folder / "spec.yaml"
     spec.write_text(f"{SPEC}\ncatalog: {catalog}\narea: {{bbox: {list(planet.area_bbox)}}}\n")
+    return spec
+
+
+def make_reference(server: ObjectServer, folder: Path) -> Reference:
+    """Run the spec of `make_spec` here, into another bucket."""
+    spec = make_spec(server, folder)
     store = server.new_bucket()
     command(["run", str(spec), "--store", store, "--workers", "2"])
     run = open_run(parse_store(store), "same", Settings.from_env())
