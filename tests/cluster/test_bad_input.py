@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 RUNNERS = ("kubernetes", "argo")
 SPEC = """
-name: mistaken
+name: {name}
 time: {{start: 2023-06-01, end: 2023-07-01}}
 grid: {{chip_px: 32, gsd_m: 10, block_chips: 4}}
 sensors:
@@ -61,8 +61,8 @@ class Mistake:
 REFUSED = ClusterRefused.exit_code
 MISTAKES = {
     "permission": Mistake(
-        r"the cluster refuses to create leases/mistaken-\w+ in namespace \S+: leases\.\S+ is forbidden: .*; bind us to "
-        r"the chart's role for drivers",
+        r"the cluster refuses to create leases/permission-\S+ in namespace \S+: leases\.\S+ is forbidden: .*; bind us "
+        r"to the chart's role for drivers",
         REFUSED,
     ),
     "queue": Mistake(
@@ -133,14 +133,15 @@ def asked(
     with ExitStack() as stack:
         for mistake in MISTAKES:
             release = releases[mistake == "quota"]
-            spec = folder / f"{mistake}.yaml"
-            spec.write_text(SPEC.format(catalog=f"s3://no-such-{mistake}/items.json"))
             # SeaweedFS makes buckets that somebody writes to; S3 does not, and moto does as S3.
             env = moto.env if mistake == "store" else s3.server.env
             env = env | ({"KUBECONFIG": str(account)} if mistake == "permission" else {})
             for runner in RUNNERS:
                 profile = stack.enter_context(profile_of(runner, release, **changes(mistake)))
-                profile = profile.rename(folder / f"{mistake}-{runner}.yaml")
+                name = f"{mistake}-{runner}"
+                profile = profile.rename(folder / f"{name}-profile.yaml")
+                spec = folder / f"{name}.yaml"
+                spec.write_text(SPEC.format(name=name, catalog=f"s3://no-such-{mistake}/items.json"))
                 store = "s3://no-such-bucket" if mistake == "store" else s3.server.new_bucket()
                 argv = ["run", str(spec), "--store", store, "--on", str(profile), "--until", "plan"]
                 process = stack.enter_context(start(argv, env))
