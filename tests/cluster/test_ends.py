@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +13,7 @@ from eo_batch.io.store import parse_store
 from tests.cluster.given import S3
 from tests.cluster.kube import get, kubectl, wait_for
 from tests.cluster.place import Place
-from tests.cluster.runs import Reference, start
+from tests.cluster.runs import Reference, check_same, start
 from tests.cluster.ways import ByFlow, profile_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -64,32 +63,50 @@ def test_a_driver_that_ends_leaves_nothing(
     wait_for(lambda: place.left() == [], f"the end of {place.left()}", GONE_S)
 
 
-def ask_to_cancel(flow: ByFlow, run: str) -> None:
-    flow.server.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}}).raise_for_status()
+def in_chips(place: Place, reference: Reference, store: str, engine: str) -> ByFlow:
+    """A flow run that has come to its chips."""
+    flow = ByFlow(place.release, place.prefect, engine)
+    flow.start(reference, store)
+    wait_for(lambda: begun(store), "chips are begun", 180)
+    assert place.left()
+    return flow
 
 
-def kill(flow: ByFlow, run: str) -> None:
-    labels = f"prefect.io/flow-run-id={run}"
-    kubectl("delete", "pod", "-n", flow.space, "-l", labels, "--grace-period=0", "--force")
+def wait_for_state(flow: ByFlow, wanted: str, timeout_s: float) -> None:
+    wait_for(lambda: flow.server.state(flow.flow_run)["type"] == wanted, f"the flow run is {wanted}", timeout_s)
 
 
 @pytest.mark.parametrize("engine", ["prefect", "argo"])
-@pytest.mark.parametrize("end", [ask_to_cancel, kill])
-def test_a_flow_run_that_ends_leaves_nothing(
-    place: Place, reference: Reference, s3_here: S3, engine: str, end: Callable[[ByFlow, str], None]
+def test_a_flow_run_that_is_cancelled_leaves_nothing(
+    place: Place, reference: Reference, s3_here: S3, engine: str
 ) -> None:
-    store = s3_here.server.new_bucket()
-    flow = ByFlow(place.release, place.prefect, engine)
-    run = flow.start(reference, store)
-    wait_for(lambda: begun(store), "chips are begun", 180)
-    assert place.left()
-    end(flow, run)
-    ended = ("CANCELLED", "CRASHED", "FAILED")
-    wait_for(lambda: flow.server.state(run)["type"] in ended, "the flow run's end", 120)
-    if end is kill:
-        (lease,) = get(flow.space, "leases", "-l", "eo-batch.io/run")
-        long_ago = json.dumps({"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}})
-        kubectl("patch", "lease", "-n", flow.space, lease["metadata"]["name"], "--type=merge", "-p", long_ago)
-        sweep(flow.space)
+    flow = in_chips(place, reference, s3_here.server.new_bucket(), engine)
+    state = {"state": {"type": "CANCELLING"}}
+    flow.server.ask("POST", f"/flow_runs/{flow.flow_run}/set_state", state).raise_for_status()
+    wait_for_state(flow, "CANCELLED", GONE_S)
     wait_for(lambda: place.left() == [], f"the end of {place.left()}", GONE_S)
-    assert get(flow.space, "jobs", "-l", f"prefect.io/flow-run-id={run}") == []
+    assert flow.active() == []
+
+
+@pytest.mark.parametrize("engine", ["prefect", "argo"])
+def test_a_flow_run_that_is_killed_leaves_nothing(place: Place, reference: Reference, s3_here: S3, engine: str) -> None:
+    flow = in_chips(place, reference, s3_here.server.new_bucket(), engine)
+    [pod] = flow.active()
+    kubectl("exec", "-n", flow.space, pod, "--", "sh", "-c", "kill -9 -1 || true")
+    wait_for_state(flow, "CRASHED", 120)
+    (lease,) = get(flow.space, "leases", "-l", "eo-batch.io/run")
+    long_ago = json.dumps({"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}})
+    kubectl("patch", "lease", "-n", flow.space, lease["metadata"]["name"], "--type=merge", "-p", long_ago)
+    sweep(flow.space)
+    wait_for(lambda: place.left() == [], f"the end of {place.left()}", GONE_S)
+    assert flow.active() == []
+
+
+def test_a_flow_run_that_is_evicted_goes_on_elsewhere(place: Place, reference: Reference, s3_here: S3) -> None:
+    store = s3_here.server.new_bucket()
+    flow = in_chips(place, reference, store, "prefect")
+    [pod] = flow.active()
+    kubectl("delete", "pod", "-n", flow.space, pod, "--wait=false")
+    wait_for_state(flow, "COMPLETED", 600)
+    check_same(store, reference, flow.runner)
+    wait_for(lambda: place.left() == [], f"the end of {place.left()}", GONE_S)

@@ -105,6 +105,11 @@ class ByFlow(Way):
         self.flow_run = self.server.run(_FLOW, given)
         return self.flow_run
 
+    def active(self) -> list[str]:
+        """Names of the flow run's pods that have not ended; those that have are kept for a while, with their logs."""
+        pods = get(self.space, "pods", "-l", f"prefect.io/flow-run-id={self.flow_run}")
+        return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
+
 
 @contextmanager
 def profile_of(runner: str, release: Installed, **changes: Any) -> Iterator[Path]:
