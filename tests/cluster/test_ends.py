@@ -85,7 +85,7 @@ def test_a_flow_run_that_is_cancelled_leaves_nothing(
     flow.server.ask("POST", f"/flow_runs/{flow.flow_run}/set_state", state).raise_for_status()
     wait_for_state(flow, "CANCELLED", GONE_S)
     wait_for(lambda: place.left() == [], f"the end of {place.left()}", GONE_S)
-    assert flow.active() == []
+    wait_for(lambda: flow.active() == [], "the end of its pods", GONE_S)
 
 
 @pytest.mark.parametrize("engine", ["prefect", "argo"])
@@ -95,11 +95,12 @@ def test_a_flow_run_that_is_killed_leaves_nothing(place: Place, reference: Refer
     kubectl("exec", "-n", flow.space, pod, "--", "sh", "-c", "kill -9 -1 || true")
     wait_for_state(flow, "CRASHED", 120)
     (lease,) = get(flow.space, "leases", "-l", "eo-batch.io/run")
-    long_ago = json.dumps({"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}})
-    kubectl("patch", "lease", "-n", flow.space, lease["metadata"]["name"], "--type=merge", "-p", long_ago)
+    shorter = json.dumps({"spec": {"leaseDurationSeconds": 1}})
+    kubectl("patch", "lease", "-n", flow.space, lease["metadata"]["name"], "--type=merge", "-p", shorter)
+    time.sleep(3)
     sweep(flow.space)
     wait_for(lambda: place.left() == [], f"the end of {place.left()}", GONE_S)
-    assert flow.active() == []
+    wait_for(lambda: flow.active() == [], "the end of its pods", GONE_S)
 
 
 def test_a_flow_run_that_is_evicted_goes_on_elsewhere(place: Place, reference: Reference, s3_here: S3) -> None:

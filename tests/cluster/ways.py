@@ -96,14 +96,13 @@ class ByFlow(Way):
         assert state["type"] == "COMPLETED", said
         return said
 
-    def start(self, reference: Reference, store: str) -> str:
-        """Ask for a flow run of the spec; its id, by which it is known from now on."""
+    def start(self, reference: Reference, store: str) -> None:
+        """Ask for a flow run of the spec."""
         spec = parse_spec(reference.spec.read_text()).model_dump(mode="json", exclude_unset=True)
         given: dict[str, object] = {"spec": spec, "store": store}
         if self.engine == "argo":
             given |= {"engine": "argo", "profile": "/etc/eo-batch/profiles/argo.yaml"}
         self.flow_run = self.server.run(_FLOW, given)
-        return self.flow_run
 
     def active(self) -> list[str]:
         """Names of the flow run's pods that have not ended; those that have are kept for a while, with their logs."""
