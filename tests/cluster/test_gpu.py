@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 _SPACE = "eo-batch-test-gpu"
 _GPUS = 4
+"""More than a gang asks for: its pods may still be ending when the next stage's begin."""
 _NODES = 2
 """Pods of a gang, each of which asks for one GPU."""
 _STEPS, _FEW = 20, 6

@@ -82,9 +82,8 @@ def _defaults() -> dict[str, Any]:
 def nodes_of(*pools: str) -> list[Node]:
     """Nodes that Karpenter brought for some pools of the release."""
     names = ",".join(f"{_SPACE}-{pool}" for pool in pools)
-    found: list[Node] = json.loads(kubectl("get", "nodes", "-l", f"karpenter.sh/nodepool in ({names})", "-o", "json"))[
-        "items"
-    ]
+    told = kubectl("get", "nodes", "-l", f"karpenter.sh/nodepool in ({names})", "-o", "json")
+    found: list[Node] = json.loads(told)["items"]
     return found
 
 
@@ -109,9 +108,10 @@ def test_nodes_come_for_the_pods_that_ask_and_go_when_they_are_empty(
         come = [node for node in nodes_of(*_POOLS) if "karpenter.sh/initialized" in node["metadata"]["labels"]]
         nodes.update({node["metadata"]["name"]: node for node in come})
         ended = [job for job in get(_SPACE, "jobs", "-l", _OURS) if "completionTime" in job["status"]]
-        return len(ended) == len(wanted)
+        on = {pod["spec"].get("nodeName") for pod in get(_SPACE, "pods", "-l", _OURS)}
+        return len(ended) == len(wanted) and on <= nodes.keys()
 
-    wait_for(ran, "all pods ran", 120)
+    wait_for(ran, "all pods ran on nodes of the pools", 120)
     pods = get(_SPACE, "pods", "-l", _OURS)
     assert len(pods) == sum(wanted.values())
     assert nodes.keys() == {pod["spec"]["nodeName"] for pod in pods}, "a node that nobody asked for"
