@@ -22,13 +22,13 @@ def open_cube(url: str) -> "xr.Dataset":
 
     A run that is published gives its own chips only, with the coordinates `split` and `owner`; an unpublished run or a
     bare cube gives all places of the chip axis, which can hold places that no run has asked for. Raises UsageError if
-    there is no run, StoreError.
+    there is no run, StoreError. Workers of a Dask cluster open the store as their own environment says.
     """
     import xarray as xr
 
     parent, _, name = url.rstrip("/").rpartition("/")
     if name.endswith(".zarr"):
-        cube: xr.Dataset = xr.open_zarr(parse_store(url).zarr(read_only=True))
+        cube: xr.Dataset = xr.open_zarr(parse_store(url).zarr(read_only=True, by_url=True))
         return cube
     store = parse_store(parent or ".")
     try:
@@ -39,7 +39,7 @@ def open_cube(url: str) -> "xr.Dataset":
         ) from error
     spec = parse_spec(text, where=url)
     identity = Identity(spec)
-    cube_store = store.zarr(layout.cube(identity.prefix("chips")), read_only=True)
+    cube_store = store.zarr(layout.cube(identity.prefix("chips")), read_only=True, by_url=True)
     # One Dask task a Zarr shard: a task a chip would swamp the scheduler on large runs.
     dataset: xr.Dataset = xr.open_zarr(cube_store, chunks={"chip": spec.grid.block_chips**2})
     chips_key = f"{identity.prefix('publish')}/chips.parquet"

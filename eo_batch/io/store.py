@@ -216,8 +216,12 @@ class Store:
             raise StoreError(f"{self.url}: an in-memory store has no client below a prefix; use `address(key)`")
         return self._client(self._prefix, create=create)
 
-    def zarr(self, path: str = "", read_only: bool = False) -> ZarrStore:
-        """A zarr store rooted at `path`, to hand to `zarr.open_group` or `xarray.open_zarr`."""
+    def zarr(self, path: str = "", read_only: bool = False, by_url: bool = False) -> ZarrStore:
+        """A zarr store rooted at `path`, to hand to `zarr.open_group` or `xarray.open_zarr`.
+
+        by_url: another process that gets a pickle of it opens it as its own environment says, and not as this store is
+        reached.
+        """
         from eo_batch.io.zarr_store import BelowPrefix, Reopened
 
         below = self.at(path)
@@ -225,7 +229,7 @@ class Store:
             memory = Reopened(self._root(), read_only=read_only)
             return BelowPrefix(memory, below._prefix) if below._prefix else memory
         with self.errors(f"open {path or 'it'}"):
-            return Reopened(below, read_only=read_only)
+            return Reopened(below, read_only=read_only, by_url=by_url)
 
     def _tags(self, expires: bool) -> dict[str, str] | None:
         return dict([EXPIRES_TAG]) if expires and self.url.startswith(("s3:", "az:")) else None

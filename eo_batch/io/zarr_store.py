@@ -1,7 +1,7 @@
 """The zarr stores that `Store.zarr` hands out.
 
 They pickle as the name of their store, so that a lazy array sent to a Dask worker carries no credentials: the worker
-opens the store with its own.
+opens the store with its own, and on request in its own way, since a cluster may reach it at another address.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ if TYPE_CHECKING:
 class Reopened(ObjectStore[Any]):
     """zarr's own obstore-backed store, which a pickle reopens instead of copying its client."""
 
-    def __init__(self, source: EoStore, *, read_only: bool = False) -> None:
+    def __init__(self, source: EoStore, *, read_only: bool = False, by_url: bool = False) -> None:
         super().__init__(source.client(create=not read_only), read_only=read_only)
-        self._source = source
+        self._source, self._by_url = source, by_url
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._source, self.read_only)
+        return _reopen, (self._source.url if self._by_url else self._source, self.read_only)
 
     def __str__(self) -> str:
         return self._source.url
 
     def with_read_only(self, read_only: bool = False) -> Reopened:
-        return Reopened(self._source, read_only=read_only)
+        return Reopened(self._source, read_only=read_only, by_url=self._by_url)
 
 
-def _reopen(source: EoStore, read_only: bool) -> Reopened:
-    return Reopened(source, read_only=read_only)
+def _reopen(source: EoStore | str, read_only: bool) -> Reopened:
+    if not isinstance(source, str):
+        return Reopened(source, read_only=read_only)
+    from eo_batch.io.store import parse_store
+
+    return Reopened(parse_store(source), read_only=read_only, by_url=True)
 
 
 class BelowPrefix(WrapperStore[Store]):

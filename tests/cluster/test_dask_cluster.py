@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import dask
 import pytest
+import xarray
 
+import eo_batch
 from eo_batch.core.errors import ClusterRefused
 from eo_batch.core.placement import Placement
 from eo_batch.runners import dask_cluster
@@ -26,6 +29,7 @@ from eo_batch.runners.dask_cluster import OperatorCluster, dask_runner
 from tests.cluster.dask_operator import dask_operator
 from tests.cluster.given import S3, Images
 from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
+from tests.cluster.runs import Reference
 from tests.cluster.s3 import secret
 from tests.runners.calls import Fine, Shelf, Sleeping
 from tests.runners.contract import WorkerContract, agree, run
@@ -229,6 +233,16 @@ def test_people_attach_and_compute_on_the_same_cluster(cluster: DaskRunner, spac
     finally:
         attached.close()
     assert f"daskclusters/{name}" in left(space, "contract"), "it is not theirs to end"
+
+
+def test_a_cube_is_computed_on_the_cluster(cluster: DaskRunner, reference: Reference, s3_here: S3) -> None:
+    """Workers reach the store at another address than this process does."""
+    url = f"{reference.store}/same"
+    with dask.config.set(scheduler="synchronous"):
+        expected = eo_batch.open_cube(url).s2_10m.mean(("chip", "time")).compute()
+    with cluster.client() as client:
+        lazy = eo_batch.open_cube(url).s2_10m.mean(("chip", "time"))
+        xarray.testing.assert_allclose(client.compute(lazy).result(timeout=120), expected)
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,13 @@ def test_settings_hold_no_secret() -> None:
     settings = Settings.from_env(env)
     assert "hunter2" not in repr(settings)
     assert b"hunter2" not in pickle.dumps(settings)
+
+
+def test_a_zarr_store_by_url_is_opened_as_its_receiver_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    sent = [pickle.dumps(parse_store("s3://bucket/runs").zarr("cube.zarr", by_url=chosen)) for chosen in (True, False)]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.2:2")
+    endpoints = [pickle.loads(data)._source.options.endpoint for data in sent]
+    assert endpoints == ["http://127.0.0.2:2", "http://127.0.0.1:1"]
+    again = pickle.loads(pickle.dumps(pickle.loads(sent[0])))
+    assert again._source == parse_store("s3://bucket/runs/cube.zarr")
