@@ -26,9 +26,11 @@ from eo_batch.io.tables import read_table
 from eo_batch.runners.kube import JOBSET, QUEUES
 from eo_batch.settings import Settings
 from tests.cluster.chart import CHART, Installed, installed
-from tests.cluster.conftest import S3, Images
+from tests.cluster.disturbing import Killer, disturbing
+from tests.cluster.given import S3, Images
 from tests.cluster.kube import get, kubectl, wait_for
 from tests.cluster.runs import command, make_spec, objects, start
+from tests.cluster.ways import ByCommand
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -183,6 +185,13 @@ def test_two_pods_train_to_the_losses_of_one_process(trained: Trained, s3_here: 
         mine = {key: value for key, value in made_here.items() if key.startswith(prefix)}
         assert mine
         assert {key: value for key, value in made_there.items() if key.startswith(prefix)} == mine, stage
+    check_losses(there, here)
+    losses = read_table(here.store, layout.losses(here.identity.prefix("pretrain"), 0))
+    assert losses["train"][-1].as_py() < losses["train"][0].as_py(), "nothing was learnt that could differ"
+
+
+def check_losses(there: Run, here: Run) -> None:
+    """The curve that a gang made is that of one process."""
     prefix = here.identity.prefix("pretrain")
     assert there.identity.prefix("pretrain") == prefix
     for run, size in ((there, _NODES), (here, 1)):
@@ -191,10 +200,20 @@ def test_two_pods_train_to_the_losses_of_one_process(trained: Trained, s3_here: 
     losses, expected = (read_table(run.store, layout.losses(prefix, 0)) for run in (there, here))
     assert losses.column_names == expected.column_names
     assert expected["step"].to_pylist() == list(range(1, _STEPS + 1))
-    assert expected["train"][-1].as_py() < expected["train"][0].as_py(), "nothing was learnt that could differ"
     for name in expected.column_names:
         mine, wanted = (table[name].to_numpy().astype(float) for table in (losses, expected))
         np.testing.assert_allclose(mine, wanted, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.matrix
+def test_a_gang_that_loses_pods_trains_to_the_same_losses(trained: Trained, release: Installed, s3_here: S3) -> None:
+    store = s3_here.server.new_bucket()
+    way = ByCommand(release, "kubernetes", trained.profile)
+    killer = Killer(release.namespace, way.at_work, {"pretrain": 2}, seed=3)
+    with disturbing(killer):
+        command(run_argv(trained.spec, store, _STEPS, "pretrain", "--on", str(trained.profile)))
+    assert killer.by_stage["pretrain"] >= 2
+    check_losses(run_in(store), run_in(trained.here))
 
 
 def test_status_tells_that_a_gang_waits_for_its_queue(trained: Trained, release: Installed, s3_here: S3) -> None:
