@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tests.cluster.kube import get, kubectl
+from tests.cluster.kube import delete_pod, get
 
 STAGE = "eo-batch.io/stage"
 """Label of a run's pods."""
@@ -38,6 +38,7 @@ class Killer:
         self._random = random.Random(seed)
         self._tried: dict[str, tuple[str, float]] = {}
         """Stage of each pod that was deleted, and when, by uid."""
+        self._counted = 0.0
         self._killed: set[str] = set()
         """Uids of the pods that nodes killed because they were deleted here."""
 
@@ -48,7 +49,6 @@ class Killer:
 
     def look(self) -> None:
         """Kill what is due."""
-        self._count()
         now = time.monotonic()
         due = {uid for uid, (_, at) in self._tried.items() if now - at < _REPORTED_S}
         had = Counter(self._tried[uid][0] for uid in due | self._killed)
@@ -59,10 +59,11 @@ class Killer:
         for stage, pod in victims.items():
             if had[stage]:  # the first comes at once: some stages are short
                 time.sleep(self._random.uniform(0.0, 1.0))
-            grace = () if len(self._tried) % 2 else ("--grace-period=0", "--force")
             name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-            kubectl("delete", "pod", "-n", self._space, name, "--wait=false", "--ignore-not-found", *grace)
+            delete_pod(self._space, name, None if len(self._tried) % 2 else 0)
             self._tried[uid] = (stage, time.monotonic())
+        if now - self._counted > 1.0:
+            self._count()
 
     def end(self) -> None:
         """Count what nodes report late."""
@@ -70,6 +71,7 @@ class Killer:
         self._count()
 
     def _count(self) -> None:
+        self._counted = time.monotonic()
         if self._tried.keys() - self._killed:
             events = get(self._space, "events", "--field-selector", "reason=Killing,involvedObject.kind=Pod")
             self._killed |= self._tried.keys() & {event["involvedObject"]["uid"] for event in events}
@@ -102,7 +104,7 @@ def disturbing(disturber: Killer | InEachStage) -> Iterator[None]:
 
     def watch() -> None:
         try:
-            while not ended.wait(0.1):
+            while not ended.wait(0.05):
                 disturber.look()
             disturber.end()
         except BaseException as error:

@@ -8,7 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
+
+from kubernetes.client import ApiException, CoreV1Api
+from kubernetes.config import new_client_from_config
 
 from tests.servers.shared import free_ports
 
@@ -44,6 +48,27 @@ def everything(namespace: str) -> set[str]:
     kinds = kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
     wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "pods")))
     return set(kubectl("get", wanted, "-n", namespace, "-o", "name", "--ignore-not-found").split())
+
+
+def pods(namespace: str, labels: str) -> list[dict[str, Any]]:
+    """Pods, sooner than by `get`: kubectl takes its time to start, and some pods live for two seconds."""
+    answer = _core().list_namespaced_pod(namespace, label_selector=labels, _preload_content=False)
+    found: list[dict[str, Any]] = json.loads(answer.data)["items"]
+    return found
+
+
+def delete_pod(namespace: str, name: str, grace_s: int | None) -> None:
+    """Delete a pod, as quickly; `grace_s` None is its own grace period. One that is gone stays so."""
+    try:
+        _core().delete_namespaced_pod(name, namespace, grace_period_seconds=grace_s)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+
+
+@cache
+def _core() -> CoreV1Api:
+    return CoreV1Api(new_client_from_config())
 
 
 def nodes() -> set[str]:

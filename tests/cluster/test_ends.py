@@ -55,8 +55,8 @@ def test_a_driver_that_ends_leaves_nothing(
             driver.kill()
             said, _ = driver.communicate()
     if end == signal.SIGKILL:
-        time.sleep(LEASE_S)
         assert place.left(), "somebody has to sweep"
+        time.sleep(LEASE_S)
         sweep(place.release.namespace)
     else:
         assert driver.returncode == Interrupted.exit_code, said

@@ -16,7 +16,7 @@ import requests
 from eo_batch.core.specfile import parse_spec
 from tests.cluster.chart import Installed
 from tests.cluster.disturbing import STAGE, Pod, runs
-from tests.cluster.kube import forwarded, get
+from tests.cluster.kube import forwarded, pods
 from tests.cluster.place import Place
 from tests.cluster.runs import Reference, start
 from tests.servers.prefect import PrefectServer
@@ -37,8 +37,8 @@ class Way(ABC):
 
     def at_work(self) -> Sequence[tuple[str, Pod]]:
         """The run's running pods, with their stages."""
-        pods = get(self.space, "pods", "-l", STAGE)
-        return [(pod["metadata"]["labels"][STAGE], pod) for pod in pods if runs(pod)]
+        found = pods(self.space, STAGE)
+        return [(pod["metadata"]["labels"][STAGE], pod) for pod in found if runs(pod)]
 
 
 class ByCommand(Way):
@@ -70,8 +70,8 @@ class ByDask(ByCommand):
 
     def at_work(self) -> Sequence[tuple[str, Pod]]:
         stage = self.stage
-        pods = get(self.space, "pods", "-l", "dask.org/component=worker") if stage else []
-        return [(stage, pod) for pod in pods if runs(pod)]
+        found = pods(self.space, "dask.org/component=worker") if stage else []
+        return [(stage, pod) for pod in found if runs(pod)]
 
 
 class ByFlow(Way):
@@ -106,8 +106,8 @@ class ByFlow(Way):
 
     def active(self) -> list[str]:
         """Names of the flow run's pods that have not ended; those that have are kept for a while, with their logs."""
-        pods = get(self.space, "pods", "-l", f"prefect.io/flow-run-id={self.flow_run}")
-        return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
+        found = pods(self.space, f"prefect.io/flow-run-id={self.flow_run}")
+        return [pod["metadata"]["name"] for pod in found if pod["status"]["phase"] in ("Pending", "Running")]
 
 
 @contextmanager
