@@ -7,34 +7,44 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tests.cluster.kube import delete_pod, get
 
 STAGE = "eo-batch.io/stage"
 """Label of a run's pods."""
+_STARTED_S, _ENDS_S = 10.0, 1.0
+"""Longest time until a pod runs, and what it takes to end one."""
 _REPORTED_S = 5.0
 """A node has reported a kill by then."""
 
 Pod = dict[str, Any]
 AtWork = Callable[[], Sequence[tuple[str, Pod]]]
-"""The running pods of a run, each with the stage that it works on."""
+"""The pods of a run that have not ended, each with the stage that it works on."""
+Held = Callable[[], AbstractContextManager[None]]
+"""Holds back what pods need to finish."""
 
 
 def runs(pod: Pod) -> bool:
-    """Whether a pod runs and nobody has asked it to end."""
-    return pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+    """Whether a pod runs."""
+    return bool(pod["status"].get("phase") == "Running")
+
+
+def ends(pod: Pod) -> bool:
+    """Whether a pod has ended, or was asked to."""
+    return pod["status"].get("phase") not in ("Pending", "Running") or "deletionTimestamp" in pod["metadata"]
 
 
 class Killer:
     """Kills a run's pods, as many of each stage as `wanted` says: every other one at once, the rest politely.
 
-    A pod that ended by itself just before counts for nothing: only what a node reports to have killed is counted.
+    Some stages take two seconds, and a node takes one to say that a pod runs: until then the pod is held back. One that
+    ended by itself nevertheless counts for nothing: only what a node reports to have killed is counted.
     """
 
-    def __init__(self, space: str, at_work: AtWork, wanted: Mapping[str, int], seed: int) -> None:
-        self._space, self._at_work, self._wanted = space, at_work, wanted
+    def __init__(self, space: str, at_work: AtWork, wanted: Mapping[str, int], held: Held, seed: int) -> None:
+        self._space, self._at_work, self._wanted, self._held = space, at_work, wanted, held
         self._random = random.Random(seed)
         self._tried: dict[str, tuple[str, float]] = {}
         """Stage of each pod that was deleted, and when, by uid."""
@@ -57,13 +67,25 @@ class Killer:
             if had[stage] < self._wanted.get(stage, 0) and pod["metadata"]["uid"] not in self._tried:
                 victims.setdefault(stage, pod)
         for stage, pod in victims.items():
-            if had[stage]:  # the first comes at once: some stages are short
+            if had[stage]:
                 time.sleep(self._random.uniform(0.0, 1.0))
-            name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-            delete_pod(self._space, name, None if len(self._tried) % 2 else 0)
-            self._tried[uid] = (stage, time.monotonic())
+            with self._held():
+                self._kill(stage, pod)
         if now - self._counted > 1.0:
             self._count()
+
+    def _kill(self, stage: str, pod: Pod) -> None:
+        uid, deadline_s = pod["metadata"]["uid"], time.monotonic() + _STARTED_S
+        self._tried[uid] = (stage, time.monotonic())
+        while time.monotonic() < deadline_s:
+            now = [found for _, found in self._at_work() if found["metadata"]["uid"] == uid]
+            if not now:
+                return  # it has ended
+            if runs(now[0]):
+                delete_pod(self._space, pod["metadata"]["name"], None if len(self._tried) % 2 else 0)
+                time.sleep(_ENDS_S)
+                return
+            time.sleep(0.05)
 
     def end(self) -> None:
         """Count what nodes report late."""
@@ -87,8 +109,8 @@ class InEachStage:
 
     def look(self) -> None:
         """Do what is due."""
-        for stage, _ in self._at_work():
-            if not self.by_stage[stage]:
+        for stage, pod in self._at_work():
+            if runs(pod) and not self.by_stage[stage]:
                 self.by_stage[stage] += 1
                 self._act()
                 return

@@ -12,7 +12,7 @@ import pytest
 from eo_batch.core.layout import STAGES
 from tests.cluster import prefect_server
 from tests.cluster import s3 as s3_pod
-from tests.cluster.disturbing import InEachStage, Killer, disturbing
+from tests.cluster.disturbing import Held, InEachStage, Killer, disturbing
 from tests.cluster.given import S3
 from tests.cluster.kube import get, kubectl
 from tests.cluster.place import Place
@@ -34,9 +34,13 @@ def way(request: pytest.FixtureRequest, place: Place, s3_here: S3) -> Iterator[W
         yield found
 
 
+def holding(s3: S3) -> Held:
+    return lambda: s3_pod.held(s3.namespace)
+
+
 def test_a_run_with_a_kill_in_every_stage(way: Way, place: Place, reference: Reference, s3_here: S3) -> None:
     store = s3_here.server.new_bucket()
-    killer = Killer(way.space, way.at_work, dict.fromkeys(STAGES, 1), seed=1)
+    killer = Killer(way.space, way.at_work, dict.fromkeys(STAGES, 1), holding(s3_here), seed=1)
     with disturbing(killer), nothing_done_twice(store), no_secret_shown(way.space):
         said = way.run(reference, store, LIMIT_S)
     assert set(killer.by_stage) == set(STAGES), said
@@ -77,7 +81,7 @@ def restart_argo() -> None:
 def test_a_run_with_twenty_kills(way: Way, place: Place, reference: Reference, s3_here: S3) -> None:
     store = s3_here.server.new_bucket()
     wanted = dict.fromkeys(STAGES, 1) | {"chips": 7, "pretrain": 5, "embed": 6}
-    killer = Killer(way.space, way.at_work, wanted, seed=2)
+    killer = Killer(way.space, way.at_work, wanted, holding(s3_here), seed=2)
     with disturbing(killer), nothing_done_twice(store):
         said = way.run(reference, store, LIMIT_S)
     assert set(killer.by_stage) == set(STAGES), said

@@ -15,7 +15,7 @@ import requests
 
 from eo_batch.core.specfile import parse_spec
 from tests.cluster.chart import Installed
-from tests.cluster.disturbing import STAGE, Pod, runs
+from tests.cluster.disturbing import STAGE, Pod, ends
 from tests.cluster.kube import forwarded, pods
 from tests.cluster.place import Place
 from tests.cluster.runs import Reference, start
@@ -36,9 +36,9 @@ class Way(ABC):
         """Run the spec into a store; what people are told. Raises AssertionError if it does not end well."""
 
     def at_work(self) -> Sequence[tuple[str, Pod]]:
-        """The run's running pods, with their stages."""
+        """The run's pods that have not ended, with their stages."""
         found = pods(self.space, STAGE)
-        return [(pod["metadata"]["labels"][STAGE], pod) for pod in found if runs(pod)]
+        return [(pod["metadata"]["labels"][STAGE], pod) for pod in found if not ends(pod)]
 
 
 class ByCommand(Way):
@@ -71,7 +71,7 @@ class ByDask(ByCommand):
     def at_work(self) -> Sequence[tuple[str, Pod]]:
         stage = self.stage
         found = pods(self.space, "dask.org/component=worker") if stage else []
-        return [(stage, pod) for pod in found if runs(pod)]
+        return [(stage, pod) for pod in found if not ends(pod)]
 
 
 class ByFlow(Way):
