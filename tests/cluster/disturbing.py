@@ -76,13 +76,13 @@ class Killer:
 
     def _kill(self, stage: str, pod: Pod) -> None:
         uid, deadline_s = pod["metadata"]["uid"], time.monotonic() + _STARTED_S
-        self._tried[uid] = (stage, time.monotonic())
         while time.monotonic() < deadline_s:
             now = [found for _, found in self._at_work() if found["metadata"]["uid"] == uid]
             if not now:
                 return  # it has ended
             if runs(now[0]):
                 delete_pod(self._space, pod["metadata"]["name"], None if len(self._tried) % 2 else 0)
+                self._tried[uid] = (stage, time.monotonic())
                 time.sleep(_ENDS_S)
                 return
             time.sleep(0.05)
