@@ -46,7 +46,7 @@ def check_kills(killer: Killer, said: str) -> None:
 
 
 def holding(way: Way, s3: S3) -> Held:
-    """Workflows and flows drive from pods, which need the store too: it is not held there."""
+    """Not where workflows and flows drive: their own pods need the store, and no run was seen to end with it held."""
     if way.runner == "argo" or isinstance(way, ByFlow):
         return nullcontext
     return lambda: s3_pod.held(s3.namespace)
