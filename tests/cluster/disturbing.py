@@ -7,23 +7,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-from tests.cluster.kube import delete_pod, get
+from tests.cluster.kube import delete_pod, get, said_in_pod
 
 STAGE = "eo-batch.io/stage"
 """Label of a run's pods."""
-_STARTED_S, _ENDS_S = 10.0, 1.0
-"""Longest time until a pod runs, and what it takes to end one."""
+_STARTED_S = 60.0
+"""Longest time until a pod runs."""
 _REPORTED_S = 5.0
 """A node has reported a kill by then."""
 
 Pod = dict[str, Any]
 AtWork = Callable[[], Sequence[tuple[str, Pod]]]
 """The pods of a run that have not ended, each with the stage that it works on."""
-Held = Callable[[], AbstractContextManager[None]]
-"""Holds back what pods need to finish."""
 
 
 def runs(pod: Pod) -> bool:
@@ -36,15 +34,27 @@ def ends(pod: Pod) -> bool:
     return pod["status"].get("phase") not in ("Pending", "Running") or "deletionTimestamp" in pod["metadata"]
 
 
+def signalled(space: str, pod: Pod, signal: str) -> bool:
+    """Send a signal to all of a pod's processes but its first; False where there are none, or not yet."""
+    script = f"kill -{signal} -1 && echo sent"
+    return said_in_pod(space, pod["metadata"]["name"], _main(pod), "sh", "-c", script).strip() == "sent"
+
+
+def _main(pod: Pod) -> str:
+    """The container that works; Argo's pods have another beside it."""
+    names = [container["name"] for container in pod["spec"]["containers"]]
+    return "main" if "main" in names else names[0]
+
+
 class Killer:
     """Kills a run's pods, as many of each stage as `wanted` says: every other one at once, the rest politely.
 
-    Some stages take two seconds, and a node takes one to say that a pod runs: until then the pod is held back. One that
-    ended by itself nevertheless counts for nothing: only what a node reports to have killed is counted.
+    Some stages take two seconds, and a node takes one to say that a pod runs: a pod's processes are stopped as soon as
+    it has any, and go on when it has been asked to end. Only what a node reports to have killed is counted.
     """
 
-    def __init__(self, space: str, at_work: AtWork, wanted: Mapping[str, int], held: Held, seed: int) -> None:
-        self._space, self._at_work, self._wanted, self._held = space, at_work, wanted, held
+    def __init__(self, space: str, at_work: AtWork, wanted: Mapping[str, int], seed: int) -> None:
+        self._space, self._at_work, self._wanted = space, at_work, wanted
         self._random = random.Random(seed)
         self._tried: dict[str, tuple[str, float]] = {}
         """Stage of each pod that was deleted, and when, by uid."""
@@ -69,23 +79,18 @@ class Killer:
         for stage, pod in victims.items():
             if had[stage]:
                 time.sleep(self._random.uniform(0.0, 1.0))
-            with self._held():
-                self._kill(stage, pod)
+            self._kill(stage, pod)
         if now - self._counted > 1.0:
             self._count()
 
     def _kill(self, stage: str, pod: Pod) -> None:
-        uid, deadline_s = pod["metadata"]["uid"], time.monotonic() + _STARTED_S
-        while time.monotonic() < deadline_s:
-            now = [found for _, found in self._at_work() if found["metadata"]["uid"] == uid]
-            if not now:
+        name, uid, deadline_s = pod["metadata"]["name"], pod["metadata"]["uid"], time.monotonic() + _STARTED_S
+        while not signalled(self._space, pod, "STOP"):
+            if time.monotonic() > deadline_s or all(found["metadata"]["uid"] != uid for _, found in self._at_work()):
                 return  # it has ended
-            if runs(now[0]):
-                delete_pod(self._space, pod["metadata"]["name"], None if len(self._tried) % 2 else 0)
-                self._tried[uid] = (stage, time.monotonic())
-                time.sleep(_ENDS_S)
-                return
-            time.sleep(0.05)
+        delete_pod(self._space, name, None if len(self._tried) % 2 else 0)
+        self._tried[uid] = (stage, time.monotonic())
+        signalled(self._space, pod, "CONT")
 
     def end(self) -> None:
         """Count what nodes report late."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from kubernetes.client import ApiException, CoreV1Api
 from kubernetes.config import new_client_from_config
+from kubernetes.stream import stream
 
 from tests.servers.shared import free_ports
 
@@ -43,6 +44,11 @@ def get(namespace: str, kind: str, *argv: str) -> list[dict[str, Any]]:
     return found
 
 
+def names(namespace: str, *kinds: str) -> list[str]:
+    """Names of the objects of some kinds."""
+    return [found["metadata"]["name"] for kind in kinds for found in get(namespace, kind)]
+
+
 def everything(namespace: str) -> set[str]:
     """Names of all objects in a namespace but pods, and the events that tell of them."""
     kinds = kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
@@ -66,8 +72,34 @@ def delete_pod(namespace: str, name: str, grace_s: int | None) -> None:
             raise
 
 
+def said_in_pod(namespace: str, name: str, container: str, *argv: str) -> str:
+    """What a command in a container said, as quickly; nothing where the container does not run, or not yet."""
+    try:
+        said: str = stream(
+            _streaming().connect_get_namespaced_pod_exec,
+            name,
+            namespace,
+            container=container,
+            command=list(argv),
+            stdout=True,
+            stderr=True,
+            _request_timeout=30,
+        )
+    except ApiException as error:
+        if error.status == 403 or "403" in str(error.reason):
+            raise
+        return ""
+    return said
+
+
 @cache
 def _core() -> CoreV1Api:
+    return CoreV1Api(new_client_from_config())
+
+
+@cache
+def _streaming() -> CoreV1Api:
+    """A client of its own: while one streams, it can do nothing else."""
     return CoreV1Api(new_client_from_config())
 
 

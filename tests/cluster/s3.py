@@ -51,17 +51,6 @@ def restart(space: str, server: ObjectServer) -> float:
     return time.monotonic() - begun
 
 
-@contextmanager
-def held(space: str) -> Iterator[None]:
-    """Stop the server's process, which then answers nobody, and let it go on after the block."""
-    argv = ("exec", "-n", space, "deployment/s3", "--", "sh", "-c")
-    kubectl(*argv, "kill -STOP -1")
-    try:
-        yield
-    finally:
-        kubectl(*argv, "kill -CONT -1")
-
-
 def _stores(server: ObjectServer) -> bool:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError

@@ -30,17 +30,17 @@ from eo_batch.entry.run import Run
 from eo_batch.io.store import parse_store
 from eo_batch.runners import watch
 from eo_batch.runners.argo import ArgoRunner
-from eo_batch.runners.base import Event, Job, Runner
+from eo_batch.runners.base import Event, Runner
 from eo_batch.runners.lease import Lease, held_lease
 from eo_batch.runners.workflow import workflow_template
 from eo_batch.settings import Settings
+from tests.cluster.contract import PodContract
 from tests.cluster.given import S3, Images
-from tests.cluster.kube import Manifest, apply, forwarded, get, kubectl, namespace, wait_for
+from tests.cluster.kube import Manifest, apply, forwarded, get, kubectl, names, namespace, wait_for
 from tests.cluster.pods import InPods
 from tests.cluster.runs import ASSETS_SIGNED, Reference, done, nothing_done_twice, objects
 from tests.cluster.s3 import secret
-from tests.runners.calls import Shelf, Sleeping
-from tests.runners.contract import WorkerContract
+from tests.runners.calls import Shelf
 
 pytestmark = pytest.mark.cluster
 
@@ -407,9 +407,10 @@ class TestBroken:
 
 
 @pytest.mark.slow
-class TestContract(WorkerContract):
+class TestContract(PodContract):
     runner_name = "argo"
     tells_retries = False
+    at_once = 3
 
     @pytest.fixture
     def lease(self, placement: Placement) -> Iterator[Lease]:
@@ -424,17 +425,6 @@ class TestContract(WorkerContract):
     def notes(self, s3: S3) -> Shelf:
         return Shelf(s3.server.new_bucket(), "notes")
 
-    def test_an_interrupt_stops_the_workers(self, runner: Runner, notes: Shelf, space: str) -> None:
-        call, events = Sleeping(notes), list[Event]()
-
-        def interrupt() -> None:
-            wait_for(lambda: len(notes.names()) == 3, "all three have begun")
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            runner.run(Job("test", (0, 1, 2), call), events.append)
-        thread.join()
-        assert events == []
-        assert get(space, "workflows.argoproj.io") == get(space, "jobs") == get(space, "pods") == []
+    @pytest.fixture
+    def left(self, space: str) -> Callable[[], list[str]]:
+        return lambda: names(space, "workflows.argoproj.io", "jobs", "pods")

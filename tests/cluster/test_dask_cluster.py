@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 import sys
 import threading
 import time
@@ -26,13 +24,14 @@ from eo_batch.runners import dask_cluster
 from eo_batch.runners.base import Call, Event, Job, OnEvent, Outcome, Runner
 from eo_batch.runners.dask import DaskRunner
 from eo_batch.runners.dask_cluster import OperatorCluster, dask_runner
+from tests.cluster.contract import PodContract
 from tests.cluster.dask_operator import dask_operator
 from tests.cluster.given import S3, Images
 from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
 from tests.cluster.runs import Reference
 from tests.cluster.s3 import secret
-from tests.runners.calls import Fine, Shelf, Sleeping
-from tests.runners.contract import WorkerContract, agree, run
+from tests.runners.calls import Fine, Shelf
+from tests.runners.contract import agree, run
 from tests.runners.receipted import Receipted
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -150,7 +149,7 @@ def left(space: str, run_name: str) -> list[str]:
     ]
 
 
-class TestDaskOnKubernetes(WorkerContract):
+class TestDaskOnKubernetes(PodContract):
     runner_name = "dask"
 
     @pytest.fixture
@@ -161,20 +160,9 @@ class TestDaskOnKubernetes(WorkerContract):
     def notes(self, notes: Shelf) -> Shelf:
         return notes
 
-    def test_an_interrupt_stops_the_workers(self, runner: Runner, notes: Shelf, space: str) -> None:
-        call, events = Sleeping(notes), list[Event]()
-
-        def interrupt() -> None:
-            wait_for(lambda: len(notes.names()) == 2, "both workers have begun")
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            runner.run(Job("test", (0, 1, 2), call), events.append)
-        thread.join()
-        assert events == []
-        assert pods(space, "contract") == []
+    @pytest.fixture
+    def left(self, space: str) -> Callable[[], list[str]]:
+        return lambda: pods(space, "contract")
 
 
 def test_more_work_brings_more_workers(placement: Placement, space: str, notes: Shelf) -> None:

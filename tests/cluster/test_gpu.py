@@ -10,7 +10,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,7 +209,7 @@ def check_losses(there: Run, here: Run) -> None:
 def test_a_gang_that_loses_pods_trains_to_the_same_losses(trained: Trained, release: Installed, s3_here: S3) -> None:
     store = s3_here.server.new_bucket()
     way = ByCommand(release, "kubernetes", trained.profile)
-    killer = Killer(release.namespace, way.at_work, {"pretrain": 2}, nullcontext, seed=3)
+    killer = Killer(release.namespace, way.at_work, {"pretrain": 2}, seed=3)
     with disturbing(killer):
         command(run_argv(trained.spec, store, _STEPS, "pretrain", "--on", str(trained.profile)))
     assert killer.by_stage["pretrain"] >= 2

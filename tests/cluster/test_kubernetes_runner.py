@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +20,15 @@ from eo_batch.runners.base import Event, Failure, Job, Runner
 from eo_batch.runners.kube import connect
 from eo_batch.runners.kubernetes import KubernetesRunner
 from eo_batch.runners.lease import Lease, held_lease
+from tests.cluster.contract import PodContract
 from tests.cluster.given import S3, Images
-from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
+from tests.cluster.kube import apply, get, kubectl, names, namespace, wait_for
 from tests.cluster.lines import cuttable
 from tests.cluster.pods import InPods, PodRemote
 from tests.cluster.queues import queue
 from tests.cluster.s3 import secret
 from tests.runners.calls import Fine, Greedy, Shelf, Sleeping, Slow
-from tests.runners.contract import WorkerContract, run
+from tests.runners.contract import run
 
 pytestmark = pytest.mark.cluster
 
@@ -80,7 +79,7 @@ def changed(placement: Placement, section: str, **values: Any) -> Placement:
 
 
 @pytest.mark.slow
-class TestKubernetes(WorkerContract):
+class TestKubernetes(PodContract):
     runner_name = "kubernetes"
     tells_retries = False
 
@@ -92,25 +91,9 @@ class TestKubernetes(WorkerContract):
     def notes(self, notes: Shelf) -> Shelf:
         return notes
 
-    def test_an_interrupt_stops_the_workers(self, runner: Runner, notes: Shelf, space: str) -> None:
-        call, events = Sleeping(notes), list[Event]()
-
-        def interrupt() -> None:
-            wait_for(lambda: len(notes.names()) == 2, "both pods have begun")
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            runner.run(Job("test", (0, 1, 2), call), events.append)
-        thread.join()
-        assert events == []
-        assert left(space) == []
-
-
-def left(space: str) -> list[str]:
-    """Jobs and pods that are left."""
-    return [found["metadata"]["name"] for kind in ("jobs", "pods") for found in get(space, kind)]
+    @pytest.fixture
+    def left(self, space: str) -> Callable[[], list[str]]:
+        return lambda: names(space, "jobs", "pods")
 
 
 def test_a_job_that_pods_cannot_share_is_refused(placement: Placement, lease: Lease, notes: Shelf) -> None:
@@ -165,7 +148,7 @@ def test_a_job_that_somebody_deletes_is_an_error(
     with pytest.raises(ClusterError, match=r"somebody deleted jobs/contract-.*run it again"):
         InPods(KubernetesRunner(placement, lease), bucket).run(Job("test", (0,), Sleeping(notes)), lambda event: None)
     thread.join()
-    assert left(space) == []
+    assert names(space, "jobs", "pods") == []
 
 
 def refused(placement: Placement, lease: Lease, bucket: str, notes: Shelf) -> tuple[str, list[str]]:
@@ -178,7 +161,7 @@ def refused(placement: Placement, lease: Lease, bucket: str, notes: Shelf) -> tu
         )
     assert time.monotonic() - begun < 60
     assert "\n" not in str(caught.value)
-    assert left(placement.cluster.namespace) == []
+    assert names(placement.cluster.namespace, "jobs", "pods") == []
     return str(caught.value), waits
 
 

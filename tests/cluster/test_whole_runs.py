@@ -5,16 +5,14 @@ nothing lost, nothing done twice that was done, no secret shown.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 
 import pytest
 
 from eo_batch.core.layout import STAGES
 from tests.cluster import prefect_server
 from tests.cluster import s3 as s3_pod
-from tests.cluster.disturbing import Held, InEachStage, Killer, disturbing
+from tests.cluster.disturbing import InEachStage, Killer, disturbing
 from tests.cluster.given import S3
 from tests.cluster.kube import get, kubectl
 from tests.cluster.place import Place
@@ -26,8 +24,6 @@ from tests.servers.seaweed import SECRET_KEY
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 WAYS = ("kubernetes", "argo", "dask", "prefect", "prefect-argo")
-SHORT = {"plan", "publish", "report"}
-"""Stages whose one pod can end before its node has said that it runs; a warning tells of one that was not killed."""
 LIMIT_S = 1500.0
 """A run that takes longer hangs."""
 
@@ -38,26 +34,12 @@ def way(request: pytest.FixtureRequest, place: Place, s3_here: S3) -> Iterator[W
         yield found
 
 
-def check_kills(killer: Killer, said: str) -> None:
-    missed = set(STAGES) - set(killer.by_stage)
-    assert missed <= SHORT, said
-    if missed:
-        warnings.warn(f"not killed: {', '.join(sorted(missed))}", stacklevel=2)
-
-
-def holding(way: Way, s3: S3) -> Held:
-    """Not where workflows and flows drive: their own pods need the store, and no run was seen to end with it held."""
-    if way.runner == "argo" or isinstance(way, ByFlow):
-        return nullcontext
-    return lambda: s3_pod.held(s3.namespace)
-
-
 def test_a_run_with_a_kill_in_every_stage(way: Way, place: Place, reference: Reference, s3_here: S3) -> None:
     store = s3_here.server.new_bucket()
-    killer = Killer(way.space, way.at_work, dict.fromkeys(STAGES, 1), holding(way, s3_here), seed=1)
+    killer = Killer(way.space, way.at_work, dict.fromkeys(STAGES, 1), seed=1)
     with disturbing(killer), nothing_done_twice(store), no_secret_shown(way.space):
         said = way.run(reference, store, LIMIT_S)
-    check_kills(killer, said)
+    assert set(killer.by_stage) == set(STAGES), said
     check_same(store, reference, way.runner)
     assert place.left() == []
     check_store(store)
@@ -95,10 +77,10 @@ def restart_argo() -> None:
 def test_a_run_with_twenty_kills(way: Way, place: Place, reference: Reference, s3_here: S3) -> None:
     store = s3_here.server.new_bucket()
     wanted = dict.fromkeys(STAGES, 1) | {"chips": 7, "pretrain": 5, "embed": 6}
-    killer = Killer(way.space, way.at_work, wanted, holding(way, s3_here), seed=2)
+    killer = Killer(way.space, way.at_work, wanted, seed=2)
     with disturbing(killer), nothing_done_twice(store):
         said = way.run(reference, store, LIMIT_S)
-    check_kills(killer, said)
+    assert set(killer.by_stage) == set(STAGES), said
     assert killer.by_stage.total() >= 20, killer.by_stage
     check_same(store, reference, way.runner)
     assert place.left() == []
