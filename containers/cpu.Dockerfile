@@ -39,7 +39,7 @@ FROM runtime AS wanted
 WORKDIR /src
 COPY pyproject.toml containers/requirements.py ./
 RUN python3 requirements.py > core.txt \
-    && python3 requirements.py kubernetes flows > cluster.txt \
+    && python3 requirements.py kubernetes flows serve > cluster.txt \
     && python3 requirements.py train > train.txt
 
 FROM runtime AS packages

@@ -141,6 +141,26 @@ def why(
 
 
 @app.command()
+def serve(
+    store: StoreOpt = "runs",
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.", min=0, max=65535)] = 8000,
+) -> None:
+    """Serve web pages about the runs of a store, for reading, without a log-in."""
+    try:
+        import uvicorn
+
+        from eo_batch.serve import application
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{error.name} is not installed, which `serve` needs: pip install 'eo-batch[serve]'"
+        ) from error
+    from eo_batch.settings import Settings
+
+    uvicorn.run(application(_store(store), Settings.from_env()), host=host, port=port)
+
+
+@app.command()
 def shard(
     stage: Annotated[str, typer.Argument(help="Stage, such as chips.")],
     index: Annotated[int, typer.Argument(help="Position of the shard in the stage.")],

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,13 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from eo_batch.core import layout
-from eo_batch.core.errors import DataError, StoreError, UsageError
+from eo_batch.core.errors import StoreError, UsageError
 from eo_batch.core.plan import Plan
 from eo_batch.core.spec import RunSpec
-from eo_batch.entry.drive import state_of
 from eo_batch.entry.run import Run
-from eo_batch.entry.stages import stages_of
-from eo_batch.entry.work import Trouble, troubles
+from eo_batch.entry.status import status_json, status_of
 from eo_batch.io.tables import read_table
 
 if TYPE_CHECKING:
@@ -62,40 +59,22 @@ def show_status(run: Run, as_json: bool, waits: Sequence[str] = ()) -> None:
     """Shards done and missing, by stage, and what pods have noted about those that are missing; `waits` is what keeps
     pods from running.
     """
-    rows: list[dict[str, Any]] = []
-    told: list[tuple[str, Trouble]] = []
-    for stage in stages_of(run):
-        try:
-            state = state_of(run, stage)
-        except DataError:
-            break  # before the plan is frozen, nobody knows the shards of later stages
-        told += [(stage, trouble) for trouble in troubles(run, stage, (state.shards[i] for i in state.missing))]
-        receipts = run.receipts(stage)
-        rows.append(
-            {
-                "stage": stage,
-                "done": state.done,
-                "shards": len(state.shards),
-                "cpu_seconds": round(sum(r.cpu_seconds for r in receipts.values()), 1),
-                "bytes_in": sum(r.bytes_in for r in receipts.values()),
-                "bytes_out": sum(sum(r.outputs.values()) for r in receipts.values()),
-            }
-        )
+    stages = status_of(run)
     if as_json:
-        notes = [{"stage": stage, **asdict(trouble)} for stage, trouble in told]
-        typer.echo(json.dumps({"run": run.spec.name, "stages": rows, "notes": notes, "waits": list(waits)}, indent=1))
+        typer.echo(json.dumps(status_json(run.spec.name, stages, waits), indent=1))
         return
     table = Table("stage", *(_right(t) for t in ("done", "CPU", "read", "written")))
-    for row in rows:
-        sizes = (_size(row["bytes_in"]), _size(row["bytes_out"]))
-        table.add_row(row["stage"], f"{row['done']} of {row['shards']}", f"{row['cpu_seconds']:.1f} s", *sizes)
+    for row in stages:
+        sizes = (_size(row.bytes_in), _size(row.bytes_out))
+        table.add_row(row.stage, f"{row.done} of {row.shards}", f"{row.cpu_seconds:.1f} s", *sizes)
     Console().print(table)
-    for stage, trouble in told:
-        if trouble.failure is not None:
-            typer.echo(f"{stage} {trouble.shard}: given up after {trouble.tries} tries: {trouble.failure}")
-    begun = [(stage, trouble) for stage, trouble in told if trouble.failure is None]
-    for stage, trouble in begun[:_SHOWN_BEGUN]:
-        typer.echo(f"{stage} {trouble.shard}: try {trouble.tries}, begun {trouble.since} on {trouble.host}")
+    told = [(row.stage, note) for row in stages for note in row.notes]
+    for stage, note in told:
+        if note.failure is not None:
+            typer.echo(f"{stage} {note.shard}: given up after {note.tries} tries: {note.failure}")
+    begun = [(stage, note) for stage, note in told if note.failure is None]
+    for stage, note in begun[:_SHOWN_BEGUN]:
+        typer.echo(f"{stage} {note.shard}: try {note.tries}, begun {note.since} on {note.host}")
     if len(begun) > _SHOWN_BEGUN:
         typer.echo(f"… and {len(begun) - _SHOWN_BEGUN} more shards that were begun")
     for wait in waits:

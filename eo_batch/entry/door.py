@@ -66,7 +66,7 @@ class Door:
             update={
                 "shard": shard,
                 "inputs": inputs,
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "host": socket.gethostname(),
                 "runner": self.runner,
                 "software": {**_software(), **receipt.software},

@@ -19,12 +19,12 @@ _TEMPORARY = {"volumes": [{"name": "tmp", "emptyDir": {}}], "volumeMounts": [{"n
 
 
 @contextmanager
-def dask_operator(space: str, image: str) -> Iterator[None]:
-    """The operator of a namespace, in it."""
+def dask_operator(space: str, image: str, watched: str) -> Iterator[None]:
+    """The operator in a namespace, for clusters in `watched`, which need not be there yet."""
     name, _, tag = image.rpartition(":")
     values: dict[str, Any] = {
         "image": {"name": name, "tag": tag},
-        "kopfArgs": [f"--namespace={space}"],
+        "kopfArgs": [f"--namespace={watched}"],
         "podSecurityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         **_TEMPORARY,
     }

@@ -16,17 +16,14 @@ STAGE = "eo-batch.io/stage"
 """Label of a run's pods."""
 _STARTED_S = 60.0
 """Longest time until a pod runs."""
+_BEGUN_S = 2.0
+"""What is done to a stage has begun by then."""
 _REPORTED_S = 5.0
 """A node has reported a kill by then."""
 
 Pod = dict[str, Any]
 AtWork = Callable[[], Sequence[tuple[str, Pod]]]
 """The pods of a run that have not ended, each with the stage that it works on."""
-
-
-def runs(pod: Pod) -> bool:
-    """Whether a pod runs."""
-    return bool(pod["status"].get("phase") == "Running")
 
 
 def ends(pod: Pod) -> bool:
@@ -105,19 +102,24 @@ class Killer:
 
 
 class InEachStage:
-    """Does something once in each stage, when one of its pods runs."""
+    """Does something once in each stage: one of its pods is stopped until that has begun."""
 
-    def __init__(self, at_work: AtWork, act: Callable[[], object]) -> None:
-        self._at_work, self._act = at_work, act
+    def __init__(self, space: str, at_work: AtWork, act: Callable[[], object]) -> None:
+        self._space, self._at_work, self._act = space, at_work, act
         self.by_stage: Counter[str] = Counter()
         """How often it was done."""
 
     def look(self) -> None:
         """Do what is due."""
         for stage, pod in self._at_work():
-            if runs(pod) and not self.by_stage[stage]:
+            if not self.by_stage[stage] and signalled(self._space, pod, "STOP"):
                 self.by_stage[stage] += 1
-                self._act()
+                going_on = threading.Timer(_BEGUN_S, signalled, (self._space, pod, "CONT"))
+                going_on.start()
+                try:
+                    self._act()
+                finally:
+                    going_on.join()
                 return
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""All that the ways to run a spec need, in one namespace: the chart, a Prefect server beside it, the Dask operator."""
+"""All that the ways to run a spec need: the chart, beside it a Prefect server and the Dask operator."""
 
 from __future__ import annotations
 
@@ -44,17 +44,18 @@ def place_of(
 ) -> Iterator[Place]:
     """In a fresh namespace. `pool` is what all pools have beside their size, `control` where all but shards runs."""
     with ExitStack() as stack:
+        operator = stack.enter_context(namespace(f"{name}-dask"))
+        stack.enter_context(dask_operator(operator, images.cpu, name))  # the chart asks for its kinds
         space = stack.enter_context(namespace(f"{name}-prefect"))
         server = stack.enter_context(prefect_server.prefect_server(space, images.cpu, str(folder / "prefect")))
         small = {"requests": {"cpu": "20m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
         prefect = {"apiUrl": prefect_server.inside(space), "resources": small, "flowRun": {"resources": small}}
         more: dict[str, Any] = {
             "argo": {"enabled": True},
-            "dask": {"enabled": True, "operatorNamespace": name, "workers_min": 1, "workers_max": 2},
+            "dask": {"enabled": True, "operatorNamespace": operator, "workers_min": 1, "workers_max": 2},
             "prefect": {"enabled": True, **prefect},
             "pools": {name: SMALL | (pool or {}) for name in ("cpu-spot", "gpu-train", "gpu-spot")},
             "control": control or {},
         }
         release = stack.enter_context(installed(name, images, s3, folder, more))
-        stack.enter_context(dask_operator(name, images.cpu))
         yield Place(release, server, space)

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from eo_batch.core.errors import StoreError
 from eo_batch.core.layout import STAGES
 from eo_batch.core.planet import PlanetSpec
+from eo_batch.core.receipts import Receipt
 from eo_batch.entry.run import Run, open_run
 from eo_batch.io.store import parse_store
 from eo_batch.settings import Settings
@@ -126,8 +128,10 @@ def runners(run: Run) -> dict[str, set[str]]:
 
 @contextmanager
 def nothing_done_twice(url: str) -> Iterator[None]:
-    """Look at a store's receipts while the block runs. Raises AssertionError if one was ever written anew: a shard was
-    run again though it was done.
+    """Look at a store's receipts while the block runs. Raises AssertionError if one was written anew by work that began
+    when it was there already.
+
+    A worker that ends may still write its receipt when another has already begun what it was doing.
     """
     seen: dict[str, bytes] = {}
     ended = threading.Event()
@@ -149,7 +153,18 @@ def nothing_done_twice(url: str) -> Iterator[None]:
         thread.join(timeout=60)
     store = parse_store(url)
     assert seen, "nobody saw a receipt"
-    assert [key for key, data in seen.items() if store.get(key) != data] == []
+    again = {key: (Receipt.from_bytes(seen[key], key), Receipt.from_bytes(store.get(key), key)) for key in seen}
+    assert [key for key, (first, last) in again.items() if first != last and begun(last) > finished(first)] == []
+
+
+def finished(receipt: Receipt) -> datetime:
+    """When a shard was done."""
+    return datetime.fromisoformat(receipt.finished)
+
+
+def begun(receipt: Receipt) -> datetime:
+    """When work on it began."""
+    return finished(receipt) - timedelta(seconds=receipt.seconds)
 
 
 def check_same(store: str, reference: Reference, runner: str) -> None:

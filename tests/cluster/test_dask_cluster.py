@@ -98,7 +98,7 @@ def space(images: Images) -> Iterator[str]:
     with namespace("eo-batch-test-dask") as found:
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": _ACCOUNT}}
         apply(found, account, secret("store-keys"))
-        with dask_operator(found, images.cpu):
+        with dask_operator(found, images.cpu, found):
             yield found
 
 

@@ -83,7 +83,7 @@ def test_a_run_whose_node_goes_in_every_stage(
     way: Way, act: Callable[[], Any], place: Place, reference: Reference, s3_here: S3
 ) -> None:
     store = s3_here.server.new_bucket()
-    disturber = InEachStage(way.at_work, act)
+    disturber = InEachStage(way.space, way.at_work, act)
     with disturbing(disturber), nothing_done_twice(store):
         said = way.run(reference, store, _LIMIT_S)
     assert set(disturber.by_stage) == set(STAGES), said

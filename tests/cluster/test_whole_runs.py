@@ -101,7 +101,7 @@ def test_a_run_whose_servers_restart_in_every_stage(
         "prefect": lambda: prefect_server.restart(place.prefect_space),
     }
     store = s3_here.server.new_bucket()
-    disturber = InEachStage(way.at_work, acts[what])
+    disturber = InEachStage(way.space, way.at_work, acts[what])
     with disturbing(disturber), nothing_done_twice(store):
         said = way.run(reference, store, LIMIT_S)
     assert set(disturber.by_stage) == set(STAGES), said
