@@ -13,20 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from eo_batch.core.placement import parse_placement
+from eo_batch.core.specfile import parse_spec
+from eo_batch.entry.run import Run
+from eo_batch.entry.status import status_json, status_of
+from eo_batch.io.store import parse_store
 from eo_batch.runners.manifests import labels_of, work_manifest
+from eo_batch.settings import Settings
 from tests.cluster.chart import CHART, SECRET, Installed, helm, installed, values
 from tests.cluster.given import S3, Images
-from tests.cluster.kube import Manifest, apply, get, kubectl, namespace, wait_for
+from tests.cluster.kube import Manifest, apply, forwarded, get, kubectl, namespace, wait_for
+from tests.cluster.runs import SPEC
 from tests.cluster.s3 import secret
 from tests.helm.render import APIS, named, rendered
 from tests.helm.rights import Right, rights
+from tests.servers.seaweed import SECRET_KEY
 
 pytestmark = pytest.mark.cluster
 
-ACCOUNTS = ("runner", "driver", "workflow", "sweeper")
+ACCOUNTS = ("runner", "driver", "workflow", "sweeper", "web")
 OPTIONAL = ("jobset", "dask", "kueue")
 """Sections that the chart is installed with where the cluster has what they need."""
 CLUSTER_WIDE = {"ClusterQueue": "kueue", "ResourceFlavor": "kueue", "LocalQueue": "kueue", "NodePool": "karpenter"}
@@ -49,7 +57,7 @@ def sections(images: Images) -> list[str]:
 def release(
     images: Images, s3: S3, sections: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installed]:
-    more = {section: {"enabled": True} for section in sections} | {"priorityClasses": {"enabled": True}}
+    more = {section: {"enabled": True} for section in (*sections, "priorityClasses", "web")}
     with installed("eo-batch-test-chart", images, s3, tmp_path_factory.mktemp("chart"), more) as found:
         yield found
 
@@ -112,6 +120,22 @@ def test_helm_test_tells_whether_pods_reach_the_store(release: Installed) -> Non
     finally:
         apply(release.namespace, secret(SECRET))
         kubectl("delete", "pod", "-n", release.namespace, "-l", "app.kubernetes.io/component=check")
+
+
+def test_the_web_service_shows_the_runs_of_the_store(release: Installed, s3_here: S3) -> None:
+    run = Run(
+        parse_spec(SPEC, ["catalog=/items.json", "area.bbox=[11, 48, 11.01, 48.01]"]),
+        parse_store("s3://runs"),
+        Settings.from_env(),
+    )
+    run.submit()
+    with forwarded(release.namespace, "service/eo-batch-web", 80) as address:
+        page = requests.get(f"http://{address}/", timeout=60).text
+        assert "plan 0 of 1" in page
+        told = requests.get(f"http://{address}/runs/same/status.json", timeout=60).json()
+    assert told == status_json("same", status_of(run))
+    said = kubectl("logs", "-n", release.namespace, "deployment/eo-batch-web")
+    assert SECRET_KEY not in page + said
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ def _rights(group: str, resource: str, verbs: str) -> set[Right]:
 
 
 RUNNER: set[Right] = set()
+WEB: set[Right] = set()
 SWEEPER = _rights("coordination.k8s.io", "leases", "list delete")
 DRIVER = (
     _rights("coordination.k8s.io", "leases", "get list create update delete")
@@ -42,6 +43,8 @@ def rights(account: str, sections: Iterable[str]) -> set[Right]:
     match account:
         case "runner":
             return RUNNER
+        case "web":
+            return WEB
         case "sweeper":
             return SWEEPER
         case "driver":

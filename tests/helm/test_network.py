@@ -22,6 +22,7 @@ DRIVER = {"eo-batch.io/account": "driver"}
 SWEEPER = {"eo-batch.io/account": "sweeper"}
 ARGO = {"workflows.argoproj.io/workflow": "run-abc"}
 SCHEDULER = {"dask.org/component": "scheduler"}
+WEB = {"eo-batch.io/account": "web"}
 
 
 def selects(selector: Manifest, labels: dict[str, str]) -> bool:
@@ -50,7 +51,7 @@ def _admits(rule: dict[str, Any], to: str, port: int, protocol: str) -> bool:
     return any(ipaddress.ip_address(to) in ipaddress.ip_network(block) for block in blocks)
 
 
-@pytest.mark.parametrize("pod", [RUNNER, DRIVER, SWEEPER, ARGO, SCHEDULER, {}])
+@pytest.mark.parametrize("pod", [RUNNER, DRIVER, SWEEPER, ARGO, SCHEDULER, WEB, {}])
 def test_all_reach_names_and_stores_and_nothing_odd(pod: dict[str, str]) -> None:
     assert may_send("keys", pod, ANYWHERE, 53, "UDP")
     assert may_send("keys", pod, ANYWHERE, 53, "TCP")
@@ -64,13 +65,13 @@ def test_all_reach_names_and_stores_and_nothing_odd(pod: dict[str, str]) -> None
 
 def test_only_those_with_rights_there_reach_the_kubernetes_api() -> None:
     assert [may_send("all", pod, KUBERNETES, 6443) for pod in (DRIVER, SWEEPER, ARGO)] == [True, True, True]
-    assert [may_send("all", pod, KUBERNETES, 6443) for pod in (RUNNER, SCHEDULER, {})] == [False, False, False]
+    assert [may_send("all", pod, KUBERNETES, 6443) for pod in (RUNNER, SCHEDULER, WEB, {})] == [False] * 4
 
 
 def test_only_drivers_reach_prefect_and_argo() -> None:
     for port in (4200, 2746):
         assert may_send("keys", DRIVER, ANYWHERE, port)
-        for pod in (RUNNER, SWEEPER, ARGO, SCHEDULER):
+        for pod in (RUNNER, SWEEPER, ARGO, SCHEDULER, WEB):
             assert not may_send("keys", pod, ANYWHERE, port), f"{pod} reaches port {port}"
     assert not may_send("minimal", DRIVER, ANYWHERE, 2746, "TCP", "--set", "networkPolicies.enabled=true")
 
@@ -93,10 +94,10 @@ def test_pods_are_handed_their_own_identity_and_never_that_of_the_node(
     assert may_send(values, RUNNER, to, port) is may
 
 
-def test_only_the_namespace_itself_comes_in_and_the_operator_to_schedulers() -> None:
+def test_only_the_namespace_itself_comes_in_the_operator_to_schedulers_and_who_may_to_the_web() -> None:
     policies = of_kind(rendered("all"), "NetworkPolicy")
     ingress = {found["metadata"]["name"]: found["spec"] for found in policies if "ingress" in found["spec"]}
-    assert ingress.keys() == {"eo-batch", "eo-batch-dask-scheduler"}
+    assert ingress.keys() == {"eo-batch", "eo-batch-dask-scheduler", "eo-batch-web"}
     assert ingress["eo-batch"]["podSelector"] == {}
     assert ingress["eo-batch"]["ingress"] == [{"from": [{"podSelector": {}}]}]
     operator = ingress["eo-batch-dask-scheduler"]
@@ -104,12 +105,20 @@ def test_only_the_namespace_itself_comes_in_and_the_operator_to_schedulers() -> 
     assert operator["ingress"][0]["from"] == [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "dask-operator"}}}
     ]
+    web = ingress["eo-batch-web"]
+    assert web["podSelector"] == {"matchLabels": WEB}
+    (rule,) = web["ingress"]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8000}]
+    shut = of_kind(rendered("keys"), "NetworkPolicy")
+    assert "eo-batch-web" not in {found["metadata"]["name"] for found in shut}
 
 
 def test_the_charts_pods_are_those_that_policies_mean() -> None:
     accounts = {where: pod["metadata"]["labels"]["eo-batch.io/account"] for where, pod in pods(rendered("all"))}
     assert accounts == {
         "Deployment eo-batch-prefect-worker": "driver",
+        "Deployment eo-batch-web": "web",
         "work pool": "driver",
         "CronJob eo-batch-sweeper": "sweeper",
         "Pod eo-batch-check-store": "runner",

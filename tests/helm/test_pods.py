@@ -65,7 +65,8 @@ def test_what_pods_refer_to_is_there(values: str) -> None:
     objects = rendered(values)
     accounts = {found["metadata"]["name"] for found in of_kind(objects, "ServiceAccount")}
     maps = {found["metadata"]["name"] for found in of_kind(objects, "ConfigMap")}
-    assert accounts == {"eo-batch-runner", "eo-batch-driver", "eo-batch-workflow", "eo-batch-sweeper"}
+    web = {"eo-batch-web"} if values in ("all", "keys") else set()
+    assert accounts == {"eo-batch-runner", "eo-batch-driver", "eo-batch-workflow", "eo-batch-sweeper"} | web
     for where, pod in pods(objects):
         assert pod["spec"]["serviceAccountName"] in accounts, where
         for volume in pod["spec"]["volumes"]:
@@ -101,7 +102,7 @@ def test_nothing_holds_a_secret(values: str) -> None:
 def test_plain_keys_come_from_the_existing_secret() -> None:
     objects = rendered("keys")
     referred = {"secretRef": {"name": "store-keys"}}
-    reach_the_store = {"Deployment eo-batch-prefect-worker", "Pod eo-batch-check-store"}
+    reach_the_store = {"Deployment eo-batch-prefect-worker", "Deployment eo-batch-web", "Pod eo-batch-check-store"}
     for where, pod in pods(objects):
         keys = [referred] if where in reach_the_store else []
         assert pod["spec"]["containers"][0].get("envFrom", []) == keys, where
@@ -141,18 +142,27 @@ def test_chart_pods_are_placed_by_control() -> None:
         assert pod["spec"]["priorityClassName"] == "system", where
 
 
-def test_selectors_find_their_pods_and_no_others() -> None:
+@pytest.mark.parametrize("name", ["eo-batch-prefect-worker", "eo-batch-web"])
+def test_selectors_find_their_pods_and_no_others(name: str) -> None:
     objects = rendered("all")
-    (worker,) = of_kind(objects, "Deployment")
-    wanted = worker["spec"]["selector"]["matchLabels"]
-    found = [where for where, pod in pods(objects) if wanted.items() <= _labels(pod).items()]
-    assert found == ["Deployment eo-batch-prefect-worker"]
-    (budget,) = of_kind(objects, "PodDisruptionBudget")
-    assert budget["spec"]["selector"] == worker["spec"]["selector"]
-    assert budget["spec"]["maxUnavailable"] == 1
+    selector = named(objects, "Deployment", name)["spec"]["selector"]
+    found = [where for where, pod in pods(objects) if selector["matchLabels"].items() <= _labels(pod).items()]
+    assert found == [f"Deployment {name}"]
+    budget = named(objects, "PodDisruptionBudget", name)["spec"]
+    assert budget["selector"] == selector
+    assert budget["maxUnavailable"] == 1
 
 
-def test_one_worker_does_not_keep_a_node_from_being_drained() -> None:
+def test_the_service_leads_to_the_web_pods() -> None:
+    objects = rendered("all")
+    service, pod = (named(objects, kind, "eo-batch-web")["spec"] for kind in ("Service", "Deployment"))
+    assert service["selector"] == pod["selector"]["matchLabels"]
+    (port,) = pod["template"]["spec"]["containers"][0]["ports"]
+    assert [(ours["port"], ours["targetPort"]) for ours in service["ports"]] == [(80, port["name"])]
+    assert service.get("type", "ClusterIP") == "ClusterIP", "it has no log-in"
+
+
+def test_one_replica_does_not_keep_a_node_from_being_drained() -> None:
     assert of_kind(rendered("keys"), "PodDisruptionBudget") == []
 
 

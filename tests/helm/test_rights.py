@@ -36,7 +36,7 @@ def granted(objects: tuple[Manifest, ...], account: str) -> set[Right]:
 
 
 @pytest.mark.parametrize("values", VALUES)
-@pytest.mark.parametrize("account", ["runner", "driver", "workflow", "sweeper"])
+@pytest.mark.parametrize("account", ["runner", "driver", "workflow", "sweeper", "web"])
 def test_accounts_may_do_what_they_have_to_and_nothing_else(values: str, account: str) -> None:
     wanted = rights(account, SECTIONS[values])
     if account == "sweeper" and values == "minimal":
@@ -57,10 +57,13 @@ def test_nothing_is_granted_beyond_the_namespace(values: str) -> None:
     assert all(len(subjects) == 1 for subjects in bound)
 
 
-def test_runners_get_no_token() -> None:
-    account = named(rendered("all"), "ServiceAccount", "eo-batch-runner")
-    assert account["automountServiceAccountToken"] is False
-    assert named(rendered("all"), "Pod", "eo-batch-check-store")["spec"]["automountServiceAccountToken"] is False
+def test_those_without_rights_get_no_token() -> None:
+    objects = rendered("all")
+    for who in ("runner", "web"):
+        assert named(objects, "ServiceAccount", f"eo-batch-{who}")["automountServiceAccountToken"] is False
+    web = named(objects, "Deployment", "eo-batch-web")["spec"]["template"]
+    for pod in (named(objects, "Pod", "eo-batch-check-store"), web):
+        assert pod["spec"]["automountServiceAccountToken"] is False
 
 
 def test_a_queue_of_ones_own_may_be_looked_at() -> None:
