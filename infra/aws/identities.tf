@@ -47,6 +47,7 @@ data "aws_iam_policy_document" "pod_trust" {
     "driver"    = { namespace = local.namespace, service_account = "eo-batch-driver" }
     "runner"    = { namespace = local.namespace, service_account = "eo-batch-runner" }
     "workflow"  = { namespace = local.namespace, service_account = "eo-batch-workflow" }
+    "web"       = { namespace = local.namespace, service_account = "eo-batch-web" }
     "karpenter" = { namespace = "kube-system", service_account = "karpenter" }
     "vpc-cni"   = { namespace = "kube-system", service_account = "aws-node" }
   }
@@ -144,6 +145,60 @@ resource "aws_iam_role_policy_attachment" "writer" {
 
 resource "aws_eks_pod_identity_association" "writer" {
   for_each = aws_iam_role.writer
+
+  cluster_name    = aws_eks_cluster.main.name
+  namespace       = local.namespace
+  service_account = "eo-batch-${each.key}"
+  role_arn        = each.value.arn
+}
+
+# Who shows what is in the store changes nothing there.
+data "aws_iam_policy_document" "store_read" {
+  statement {
+    sid       = "List"
+    actions   = ["s3:GetBucketLocation", "s3:ListBucket"]
+    resources = [aws_s3_bucket.store.arn]
+  }
+
+  statement {
+    sid       = "Read"
+    actions   = ["s3:GetObject"]
+    resources = ["${aws_s3_bucket.store.arn}/*"]
+  }
+
+  dynamic "statement" {
+    for_each = var.store_kms_key_arn == null ? [] : [var.store_kms_key_arn]
+
+    content {
+      sid       = "Key"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+    }
+  }
+}
+
+resource "aws_iam_policy" "store_read" {
+  name        = "${var.name}-store-read"
+  description = "Read the store of eo-batch"
+  policy      = data.aws_iam_policy_document.store_read.json
+}
+
+resource "aws_iam_role" "reader" {
+  for_each = local.readers
+
+  name               = "${var.name}-${each.key}"
+  assume_role_policy = data.aws_iam_policy_document.pod_trust[each.key].json
+}
+
+resource "aws_iam_role_policy_attachment" "reader" {
+  for_each = aws_iam_role.reader
+
+  role       = each.value.name
+  policy_arn = aws_iam_policy.store_read.arn
+}
+
+resource "aws_eks_pod_identity_association" "reader" {
+  for_each = aws_iam_role.reader
 
   cluster_name    = aws_eks_cluster.main.name
   namespace       = local.namespace

@@ -55,3 +55,32 @@ resource "azurerm_role_assignment" "store" {
   role_definition_id = azurerm_role_definition.store.role_definition_resource_id
   principal_id       = each.value
 }
+
+# Who shows what is in the store changes nothing there.
+resource "azurerm_user_assigned_identity" "reader" {
+  for_each = local.readers
+
+  name                = "${var.name}-${each.key}"
+  resource_group_name = azurerm_resource_group.main.name
+  location            = azurerm_resource_group.main.location
+  tags                = local.tags
+}
+
+resource "azurerm_federated_identity_credential" "reader" {
+  for_each = local.readers
+
+  name                = "eo-batch-${each.key}"
+  resource_group_name = azurerm_resource_group.main.name
+  parent_id           = azurerm_user_assigned_identity.reader[each.key].id
+  issuer              = azurerm_kubernetes_cluster.main.oidc_issuer_url
+  subject             = "system:serviceaccount:${local.namespace}:eo-batch-${each.key}"
+  audience            = ["api://AzureADTokenExchange"]
+}
+
+resource "azurerm_role_assignment" "reader" {
+  for_each = azurerm_user_assigned_identity.reader
+
+  scope                = azurerm_storage_account.store.id
+  role_definition_name = "Storage Blob Data Reader"
+  principal_id         = each.value.principal_id
+}

@@ -42,8 +42,10 @@ locals {
   namespace = "eo-batch"
   tags      = { "eo-batch" = var.name }
 
-  # Service accounts of helm/eo-batch that read and write the store. The sweeper deletes Kubernetes objects only.
+  # Service accounts of helm/eo-batch that read and write the store, and those that only read it. The sweeper deletes
+  # Kubernetes objects only.
   writers = toset(["driver", "runner", "workflow"])
+  readers = toset(["web"])
 }
 
 resource "azurerm_resource_group" "main" {

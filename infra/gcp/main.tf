@@ -38,8 +38,10 @@ locals {
   zones     = [for letter in var.zones : "${var.region}-${letter}"]
   namespace = "eo-batch"
 
-  # Service accounts of helm/eo-batch that read and write the store. The sweeper deletes Kubernetes objects only.
+  # Service accounts of helm/eo-batch that read and write the store, and those that only read it. The sweeper deletes
+  # Kubernetes objects only.
   writers = toset(["driver", "runner", "workflow"])
+  readers = toset(["web"])
 }
 
 resource "google_project_service" "needed" {

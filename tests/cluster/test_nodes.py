@@ -20,22 +20,31 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.matrix]
 
 _LIMIT_S = 2400.0
 _HOST = "kubernetes.io/hostname"
+_TAINT = "eo-batch.io/test-victim"
 
 
 @pytest.fixture(scope="module")
-def victim(s3: S3) -> str:
-    """The node that is drained and lost: not that of the S3 server, whose data would be lost with it."""
+def victim(s3: S3) -> Iterator[str]:
+    """The node that is drained and lost: not that of the S3 server, whose data would be lost with it. Like spot nodes
+    it has a taint, so that nothing else is lost.
+    """
     others = nodes() - s3.nodes
     if not others:
         pytest.skip("the cluster has one node only, which has the store")
-    return min(others)
+    node = min(others)
+    taint(node)
+    try:
+        yield node
+    finally:
+        kubectl("taint", "node", node, f"{_TAINT}-")
 
 
 @pytest.fixture(scope="module")
 def place(images: Images, s3: S3, victim: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """All shards run on the node that is lost; what drives and serves them does not, as on spot nodes."""
     [safe, *_] = s3.nodes
-    pool, control = {"nodeSelector": {_HOST: victim}}, {"nodeSelector": {_HOST: safe}}
+    tolerations = [{"key": _TAINT, "operator": "Exists"}]
+    pool, control = {"nodeSelector": {_HOST: victim}, "tolerations": tolerations}, {"nodeSelector": {_HOST: safe}}
     folder = tmp_path_factory.mktemp("release")
     with place_of("eo-batch-test-nodes", images, s3, folder, pool, control) as found:
         yield found
@@ -55,6 +64,11 @@ def act(request: pytest.FixtureRequest, victim: str) -> Callable[[], None]:
     return lambda: lose(adapter, victim)
 
 
+def taint(node: str) -> None:
+    """Keep all others off a node."""
+    kubectl("taint", "node", node, f"{_TAINT}=true:NoExecute", "--overwrite")
+
+
 def drain(node: str) -> None:
     """Evict all that runs there, as before an upgrade; then let pods come back."""
     kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s", timeout_s=150)
@@ -71,7 +85,9 @@ def lose(adapter: list[str], node: str) -> None:
     wait_for(lambda: not ready(node), f"{node} is not ready", 120)
     ask("node-gone")
     ask("node-start")
-    wait_for(lambda: node in nodes() and ready(node), f"{node} is ready again", 120)
+    wait_for(lambda: node in nodes(), f"{node} is there again", 120)
+    taint(node)
+    wait_for(lambda: ready(node), f"{node} is ready again", 120)
 
 
 def ready(node: str) -> bool:

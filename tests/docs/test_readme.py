@@ -30,6 +30,7 @@ ELSEWHERE = {
     "make demo": "takes minutes and an installation; `.ci/run` runs it",
     "make test": "would run this test; `.ci/run` runs it",
     "pip install '.[train]'": "would install into the environment of the tests",
+    "eo-batch serve": "does not end by itself: tests/serve",
     "eo-batch plan public.yaml": "asks a public catalogue, which tests must not depend on",
     f"eo-batch store init {BUCKET}/eo": "needs a bucket: runs on SeaweedFS",
     f"eo-batch run first.yaml --store {BUCKET}/eo --until publish": "needs a bucket: runs on SeaweedFS",

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from tests.infra.conftest import Applied
 
 WRITERS = {"driver", "runner", "workflow"}
-"""Of the chart's service accounts, those whose pods reach the store. `sweeper` is not among them."""
+"""Of the chart's service accounts, those whose pods write to the store. `sweeper` does not reach it; `web` reads."""
+READERS = {"web"}
 
 
 def test_aws_pods_are_trusted_by_service_account(applied: Applied) -> None:
     aws = applied("aws", name="mine")
-    associations = aws.instances("aws_eks_pod_identity_association", "writer")
-    assert {(each.get("namespace"), each.get("service_account")) for each in associations.values()} == {
-        ("eo-batch", f"eo-batch-{name}") for name in WRITERS
-    }
+    for kind, names in (("writer", WRITERS), ("reader", READERS)):
+        associations = aws.instances("aws_eks_pod_identity_association", kind)
+        assert {(each.get("namespace"), each.get("service_account")) for each in associations.values()} == {
+            ("eo-batch", f"eo-batch-{name}") for name in names
+        }
     block = aws.module.one("data", "aws_iam_policy_document", "pod_trust")
     accounts = aws.evaluate(block.attributes["for_each"])
-    assert set(accounts) == {*WRITERS, "karpenter", "vpc-cni"}
+    assert set(accounts) == {*WRITERS, *READERS, "karpenter", "vpc-cni"}
     for name, account in accounts.items():
         (statement,) = aws.rendered(block, {"each": {"key": name, "value": account}})["statement"]
         assert statement["principals"] == [{"type": "Service", "identifiers": ["pods.eks.amazonaws.com"]}]
@@ -32,9 +37,8 @@ def test_aws_pods_are_trusted_by_service_account(applied: Applied) -> None:
 def test_aws_rights_are_those_of_a_store(applied: Applied) -> None:
     aws = applied("aws", bucket="b")
     document = aws.rendered(aws.module.one("data", "aws_iam_policy_document", "store"))
-    granted = {action: statement["resources"] for statement in document["statement"] for action in statement["actions"]}
     bucket, objects = ["<aws_s3_bucket.store.arn>"], ["<aws_s3_bucket.store.arn>/*"]
-    assert {action: [str(where) for where in resources] for action, resources in granted.items()} == {
+    assert granted(document) == {
         "s3:GetBucketLocation": bucket,
         "s3:ListBucket": bucket,
         "s3:ListBucketMultipartUploads": bucket,
@@ -45,6 +49,24 @@ def test_aws_rights_are_those_of_a_store(applied: Applied) -> None:
         "s3:PutObject": objects,
         "s3:PutObjectTagging": objects,
     }
+
+
+def granted(document: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Resources of each action of a policy."""
+    statements = document["statement"]
+    return {action: [str(where) for where in each["resources"]] for each in statements for action in each["actions"]}
+
+
+def test_aws_readers_may_not_write(applied: Applied) -> None:
+    aws = applied("aws", bucket="b", store_kms_key_arn="arn:aws:kms:x:1:key/k")
+    assert granted(aws.rendered(aws.module.one("data", "aws_iam_policy_document", "store_read"))) == {
+        "s3:GetBucketLocation": ["<aws_s3_bucket.store.arn>"],
+        "s3:ListBucket": ["<aws_s3_bucket.store.arn>"],
+        "s3:GetObject": ["<aws_s3_bucket.store.arn>/*"],
+        "kms:Decrypt": ["arn:aws:kms:x:1:key/k"],
+    }
+    (attached,) = aws.instances("aws_iam_role_policy_attachment", "reader").values()
+    assert str(attached.get("policy_arn")) == "<aws_iam_policy.store_read.arn>"
 
 
 def test_aws_rights_include_the_key_of_the_store(applied: Applied) -> None:
@@ -77,20 +99,22 @@ def test_karpenter_changes_only_what_is_its_own(applied: Applied) -> None:
 
 def test_google_cloud_names_service_accounts(applied: Applied) -> None:
     gcp = applied("gcp", project="my-project")
-    members = gcp.instances("google_storage_bucket_iam_member", "writer")
+    members = {kind: gcp.instances("google_storage_bucket_iam_member", kind) for kind in ("writer", "reader")}
     pool = "principal://iam.googleapis.com/projects/123456789/locations/global/workloadIdentityPools"
-    assert {(each.get("role"), each.get("member")) for each in members.values()} == {
-        ("roles/storage.objectUser", f"{pool}/my-project.svc.id.goog/subject/ns/eo-batch/sa/eo-batch-{name}")
-        for name in WRITERS
-    }
+    for kind, role, names in (("writer", "objectUser", WRITERS), ("reader", "objectViewer", READERS)):
+        assert {(each.get("role"), each.get("member")) for each in members[kind].values()} == {
+            (f"roles/storage.{role}", f"{pool}/my-project.svc.id.goog/subject/ns/eo-batch/sa/eo-batch-{name}")
+            for name in names
+        }
 
 
 def test_azure_trusts_service_accounts_and_lets_them_tag(applied: Applied) -> None:
     azure = applied("azure")
-    credentials = azure.instances("azurerm_federated_identity_credential", "writer")
-    assert {(each.get("subject"), *each.get("audience")) for each in credentials.values()} == {
-        (f"system:serviceaccount:eo-batch:eo-batch-{name}", "api://AzureADTokenExchange") for name in WRITERS
-    }
+    for kind, names in (("writer", WRITERS), ("reader", READERS)):
+        credentials = azure.instances("azurerm_federated_identity_credential", kind)
+        assert {(each.get("subject"), *each.get("audience")) for each in credentials.values()} == {
+            (f"system:serviceaccount:eo-batch:eo-batch-{name}", "api://AzureADTokenExchange") for name in names
+        }
     role = azure.rendered(azure.module.one("resource", "azurerm_role_definition", "store"))
     blobs = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/"
     assert [action.removeprefix(blobs) for action in role["permissions"][0]["data_actions"]] == [
@@ -104,6 +128,9 @@ def test_azure_trusts_service_accounts_and_lets_them_tag(applied: Applied) -> No
     assigned = azure.instances("azurerm_role_assignment", "store")
     assert set(assigned) == {*WRITERS, "operator"}
     assert {str(each.get("scope")) for each in assigned.values()} == {"<azurerm_storage_account.store.id>"}
+    (reader,) = azure.instances("azurerm_role_assignment", "reader").values()
+    assert str(reader.get("scope")) == "<azurerm_storage_account.store.id>"
+    assert reader.get("role_definition_name") == "Storage Blob Data Reader"
 
 
 @pytest.mark.parametrize("cloud", ["aws", "azure", "gcp"])

@@ -85,7 +85,7 @@ def test_no_value_is_null(applied: Applied, cloud: str) -> None:
 def test_the_chart_takes_them(applied: Applied, cloud: str) -> None:
     """The real chart renders with them, and its service accounts are those that have identities."""
     values = _values(applied, cloud)
-    documents = _template(CHART, values)
+    documents = _template(CHART, values | {"web": {"enabled": True}})
     accounts = {d["metadata"]["name"]: d["metadata"] for d in documents if d["kind"] == "ServiceAccount"}
     for name, account in values["serviceAccounts"].items():
         made = accounts[f"eo-batch-{name}"]

@@ -31,8 +31,8 @@ variable "identities" {
   }))
 
   validation {
-    condition     = toset(keys(var.identities)) == toset(["driver", "runner", "workflow"])
-    error_message = "identities has to have the keys driver, runner and workflow, and no others."
+    condition     = toset(keys(var.identities)) == toset(["driver", "runner", "web", "workflow"])
+    error_message = "identities has to have the keys driver, runner, web and workflow, and no others."
   }
 }
 
