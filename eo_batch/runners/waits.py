@@ -1,7 +1,7 @@
 """What keeps pods from running, in words for people: asked of the cluster, told by runners and by `eo-batch status`."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +17,8 @@ _SOME = 50
 """Pods that are looked at: if more wait, they wait for the same."""
 _SLOW_S = 60.0
 """A pod that is on a node and has not started for this time has something that keeps it from it."""
+_STUCK_S = 600.0
+"""One for which nothing is said after this time, not even that its image is slow, may never start."""
 _LOST_S = 30.0
 """A pod that is still there this long after it should have ended is on a node that is lost."""
 
@@ -43,9 +45,11 @@ def waits_of(kube: Kube, labels: str) -> list[Wait]:
         found += _not_created(kube, job)
     pending = kube.list(POD, labels, "status.phase=Pending", _SOME)
     found += pods_wait(pending)
-    slow = next((pod for pod in pending if _starts_slowly(pod, now)), None)
+    slow = next((pod for pod in pending if _on_node_for(pod, now) > timedelta(seconds=_SLOW_S)), None)
     if slow is not None and not found:
-        found += _told_of(kube, slow)
+        fields = f"involvedObject.uid={slow['metadata']['uid']},type=Warning"
+        wait = slow_wait(slow, kube.list(EVENT, fields=fields, most=50, absent_ok=True), now)
+        found += [wait] if wait is not None else []
     if any(job.get("status", {}).get("terminating") for job in jobs):
         found += lost_pods(kube.list(POD, labels, "status.phase=Running", _SOME), now)
     return list(dict.fromkeys(found))
@@ -90,6 +94,23 @@ def lost_pods(pods: Iterable[Manifest], now: datetime) -> Iterator[Wait]:
                 "cloud controller does",
                 mends=True,
             )
+
+
+def slow_wait(pod: Manifest, warnings: Sequence[Manifest], now: datetime) -> Wait | None:
+    """Why a pod that is on a node has not started, by the warnings about it; None if that may be all right yet."""
+    if warnings:
+        last = max(warnings, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+        return Wait(f"the pods can't be started ({last['reason']}): {one_line(last.get('message') or '')}", mends=True)
+    since = _on_node_for(pod, now)
+    if since <= timedelta(seconds=_STUCK_S):
+        return None
+    # Kubelet does not go on with a container that it had made, and not started, when its node crashed.
+    name = pod["metadata"]["name"]
+    return Wait(
+        f"pod {name} has not started for {since // timedelta(minutes=1)} min on {pod['spec'].get('nodeName')}: "
+        f"`kubectl delete pod {name}` lets another one take its place",
+        mends=True,
+    )
 
 
 def created_wait(events: Iterable[Manifest]) -> Wait | None:
@@ -163,21 +184,13 @@ def _not_created(kube: Kube, job: Manifest) -> Iterator[Wait]:
         yield wait
 
 
-def _starts_slowly(pod: Manifest, now: datetime) -> bool:
+def _on_node_for(pod: Manifest, now: datetime) -> timedelta:
     scheduled = [
         _time(condition["lastTransitionTime"])
         for condition in pod.get("status", {}).get("conditions") or ()
         if condition["type"] == "PodScheduled" and condition["status"] == "True"
     ]
-    return bool(scheduled) and now - scheduled[0] > timedelta(seconds=_SLOW_S)
-
-
-def _told_of(kube: Kube, pod: Manifest) -> Iterator[Wait]:
-    uid = pod["metadata"]["uid"]
-    events = kube.list(EVENT, fields=f"involvedObject.uid={uid},type=Warning", most=50, absent_ok=True)
-    if events:
-        last = max(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-        yield Wait(f"the pods can't be started ({last['reason']}): {one_line(last.get('message') or '')}", mends=True)
+    return now - scheduled[0] if scheduled else timedelta()
 
 
 def _never_fits(text: str) -> bool:

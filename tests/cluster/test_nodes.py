@@ -76,7 +76,10 @@ def drain(node: str) -> None:
 
 
 def lose(adapter: list[str], node: str) -> None:
-    """Lose it at once. When the cluster has seen that, its object goes, as on a cloud; another node comes."""
+    """Lose it at once. When the cluster has seen that, its object goes, as on a cloud; another node comes.
+
+    On a cloud that has another name. Here it is the same, so it may not come before the pods of the lost one are gone.
+    """
 
     def ask(what: str) -> None:
         subprocess.run([*adapter, what, node], check=True, capture_output=True, timeout=180)
@@ -84,10 +87,16 @@ def lose(adapter: list[str], node: str) -> None:
     ask("node-kill")
     wait_for(lambda: not ready(node), f"{node} is not ready", 120)
     ask("node-gone")
+    wait_for(lambda: not pods_on(node), f"no pod is left on {node}", 180)
     ask("node-start")
     wait_for(lambda: node in nodes(), f"{node} is there again", 120)
     taint(node)
     wait_for(lambda: ready(node), f"{node} is ready again", 120)
+
+
+def pods_on(node: str) -> str:
+    """Names of the pods of a node."""
+    return kubectl("get", "pods", "-A", "-o", "name", "--field-selector", f"spec.nodeName={node}")
 
 
 def ready(node: str) -> bool:

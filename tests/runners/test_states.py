@@ -12,7 +12,7 @@ from eo_batch.core.placement import Cluster
 from eo_batch.runners.kube import POD, connect
 from eo_batch.runners.states import death, end_of, slice_number
 from eo_batch.runners.sweep import expired_at
-from eo_batch.runners.waits import Wait, created_wait, lost_pods, pods_wait, steps_wait, workload_wait
+from eo_batch.runners.waits import Wait, created_wait, lost_pods, pods_wait, slow_wait, steps_wait, workload_wait
 
 
 def pod(phase: str = "Pending", conditions: list[dict[str, Any]] | None = None, **container: Any) -> dict[str, Any]:
@@ -25,6 +25,19 @@ def pod(phase: str = "Pending", conditions: list[dict[str, Any]] | None = None, 
             "containerStatuses": [{"image": "cpu:1", "state": container}] if container else [],
         },
     }
+
+
+def test_a_pod_that_does_not_start_and_of_which_nothing_is_said_may_be_stuck() -> None:
+    """Kubelet leaves it so when its node crashed between making its container and starting it."""
+    when = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-27T12:00:00Z"}
+    stuck = pod(conditions=[scheduled], waiting={}) | {"spec": {"nodeName": "node-b"}}
+    assert slow_wait(stuck, [], when + timedelta(minutes=9)) is None
+    said = "pod p has not started for 11 min on node-b: `kubectl delete pod p` lets another one take its place"
+    assert slow_wait(stuck, [], when + timedelta(minutes=11, seconds=30)) == Wait(said, mends=True)
+    warned = {"reason": "FailedMount", "message": "no such volume", "lastTimestamp": "2026-11-27T12:01:00Z"}
+    told = slow_wait(stuck, [warned], when + timedelta(minutes=2))
+    assert told == Wait("the pods can't be started (FailedMount): no such volume", mends=True)
 
 
 @pytest.mark.parametrize(
