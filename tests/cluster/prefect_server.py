@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.cluster.kube import CONTAINER_SECURITY, POD_SECURITY, Manifest, apply, forwarded, kubectl
+from tests.cluster.kube import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    Manifest,
+    apply,
+    forwarded,
+    kill_program,
+    kubectl,
+    starting_again,
+)
 from tests.servers.prefect import PrefectServer
 
 _PORT = 4200
@@ -28,15 +37,15 @@ def inside(space: str) -> str:
 
 
 def restart(space: str) -> None:
-    """End the server's process, which Kubernetes starts again over the same database."""
-    kubectl("exec", "-n", space, "deployment/prefect", "--", "sh", "-c", "kill -9 -1", timeout_s=60)
+    """Kill the server, which starts again over the same database."""
+    kill_program(space, "deployment/prefect")
 
 
 def _manifests(image: str) -> list[Manifest]:
     container = {
         "name": "server",
         "image": image,
-        "args": ["prefect", "server", "start", "--host", "0.0.0.0", "--no-ui"],
+        **starting_again("prefect", "server", "start", "--host", "0.0.0.0", "--no-ui"),
         "env": [
             {"name": "PREFECT_SERVER_ANALYTICS_ENABLED", "value": "false"},
             {"name": "PREFECT_API_URL", "value": f"http://127.0.0.1:{_PORT}/api"},

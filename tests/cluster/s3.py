@@ -7,7 +7,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.cluster.kube import CONTAINER_SECURITY, POD_SECURITY, Manifest, apply, forwarded, kubectl, wait_for
+from tests.cluster.kube import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    Manifest,
+    apply,
+    forwarded,
+    kill_program,
+    kubectl,
+    starting_again,
+    wait_for,
+)
 from tests.servers.objects import ObjectServer
 from tests.servers.seaweed import ACCESS_KEY, SECRET_KEY, users
 
@@ -44,9 +54,9 @@ def secret(name: str) -> Manifest:
 
 
 def restart(space: str, server: ObjectServer) -> float:
-    """End the server's process, which Kubernetes starts again over the same data; seconds until it stores again."""
+    """Kill the server, which starts again over the same data; seconds until it stores again."""
     begun = time.monotonic()
-    kubectl("exec", "-n", space, "deployment/s3", "--", "sh", "-c", "kill -9 -1", timeout_s=60)
+    kill_program(space, "deployment/s3")
     wait_for(lambda: _stores(server), "the S3 server stores an object again")
     return time.monotonic() - begun
 
@@ -78,7 +88,7 @@ def _manifests(image: str) -> list[Manifest]:
         "name": "weed",
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "args": argv,
+        **starting_again(*argv),
         "env": [{"name": "WEED_MASTER_VOLUME_GROWTH_COPY_1", "value": "1"}],
         "ports": [{"containerPort": _PORT}],
         "readinessProbe": {"tcpSocket": {"port": _PORT}, "periodSeconds": 1},
