@@ -53,8 +53,9 @@ class StoreOptions:
     """Azure storage account name."""
     azure_endpoint: str | None = None
     """Blob endpoint of the account, for emulators and sovereign clouds; None is the public cloud."""
-    retries: int = 4
-    """How often one request is repeated after a 5xx, 429, reset or time-out."""
+    retries: int = 10
+    """How often one request is repeated after a 5xx, 429, reset or time-out. Ten times outlast a server that restarts: with
+    the pauses of `io.backends` they take 12 s, and seldom less than 5 s."""
     connect_timeout_s: float = 2.5
     """Seconds until a connection counts as failed."""
     read_timeout_s: float = 30.0
@@ -89,7 +90,7 @@ class Settings:
 
     store: StoreOptions = field(default_factory=StoreOptions)
     """How the store of runs is reached."""
-    assets: StoreOptions = field(default_factory=lambda: StoreOptions(anonymous=True, retries=6))
+    assets: StoreOptions = field(default_factory=lambda: StoreOptions(anonymous=True))
     """How assets named by catalogues are reached."""
     workers: int | None = None
     """Worker processes of the local runner; None is one for each core."""
@@ -106,12 +107,13 @@ class Settings:
         """
         env = os.environ if environ is None else environ
         azure = _azure_parts(env)
-        retries = _integer(env, "EO_BATCH_RETRIES", least=0)
+        given = _integer(env, "EO_BATCH_RETRIES", least=0)
+        retries = StoreOptions.retries if given is None else given
         endpoint = _url(env, "AWS_ENDPOINT_URL_S3") or _url(env, "AWS_ENDPOINT_URL")
         region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or None
         gcs_endpoint = _gcs_emulator(env)
 
-        def options(anonymous: bool, endpoint: str | None, region: str | None, retries: int) -> StoreOptions:
+        def options(anonymous: bool, endpoint: str | None, region: str | None) -> StoreOptions:
             return StoreOptions(
                 endpoint=endpoint,
                 region=region,
@@ -126,14 +128,11 @@ class Settings:
             )
 
         return cls(
-            store=options(
-                _flag(env, "EO_BATCH_ANONYMOUS", default=False), endpoint, region, 4 if retries is None else retries
-            ),
+            store=options(_flag(env, "EO_BATCH_ANONYMOUS", default=False), endpoint, region),
             assets=options(
                 _flag(env, "EO_BATCH_ASSETS_ANONYMOUS", default=True),
                 _url(env, "EO_BATCH_ASSETS_ENDPOINT") or endpoint,
                 env.get("EO_BATCH_ASSETS_REGION") or region,
-                6 if retries is None else retries,
             ),
             workers=_integer(env, "EO_BATCH_WORKERS", least=1),
             inflight_bytes=_integer(env, "EO_BATCH_INFLIGHT_BYTES", least=2**20) or 256 * 2**20,

@@ -260,7 +260,7 @@ def _client(options: StoreOptions) -> ClientConfig:
 
 
 def _retry(options: StoreOptions) -> RetryConfig:
-    """Bounded by attempts, so that a dead endpoint fails in seconds while a stalled request may still be repeated."""
+    """Bounded by attempts, so that a dead endpoint fails soon while a stalled request may still be repeated."""
     return {
         "max_retries": options.retries,
         "retry_timeout": timedelta(seconds=120),
