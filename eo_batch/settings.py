@@ -54,8 +54,8 @@ class StoreOptions:
     azure_endpoint: str | None = None
     """Blob endpoint of the account, for emulators and sovereign clouds; None is the public cloud."""
     retries: int = 10
-    """How often one request is repeated after a 5xx, 429, reset or time-out. Ten times outlast a server that restarts: with
-    the pauses of `io.backends` they take 12 s, and seldom less than 5 s."""
+    """How often one request is repeated after a 5xx, 429, reset or time-out. Ten times outlast a server that restarts:
+    with the pauses of `io.backends` they take 12 s, and seldom less than 5 s."""
     connect_timeout_s: float = 2.5
     """Seconds until a connection counts as failed."""
     read_timeout_s: float = 30.0
