@@ -106,7 +106,7 @@ def test_what_the_images_ask_for_is_what_the_project_asks_for() -> None:
         for run in re.findall(r"RUN (python3 requirements\.py.*?)\n\n", GPU.read_text(), re.DOTALL)
         for found, target in re.findall(r"requirements\.py ?([\w ]*?) > (\w+\.txt)", run)
     }
-    assert asked == {(): "core.txt", ("kubernetes", "flows"): "cluster.txt", ("train",): "train.txt"}
+    assert asked == {(): "core.txt", ("kubernetes", "flows", "serve"): "cluster.txt", ("train",): "train.txt"}
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
     for extras in asked:
         wanted = [Requirement(line) for line in requirements(project, extras)]
