@@ -30,6 +30,7 @@ from tests.cluster.runs import SPEC
 from tests.cluster.s3 import secret
 from tests.helm.render import APIS, named, rendered
 from tests.helm.rights import Right, rights
+from tests.serve.server import answers
 from tests.servers.seaweed import SECRET_KEY
 
 pytestmark = pytest.mark.cluster
@@ -130,6 +131,7 @@ def test_the_web_service_shows_the_runs_of_the_store(release: Installed, s3_here
     )
     run.submit()
     with forwarded(release.namespace, "service/eo-batch-web", 80) as address:
+        wait_for(lambda: answers(f"http://{address}"), "the web service answers")
         page = requests.get(f"http://{address}/", timeout=60).text
         assert "plan 0 of 1" in page
         told = requests.get(f"http://{address}/runs/same/status.json", timeout=60).json()

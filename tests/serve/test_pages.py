@@ -17,7 +17,8 @@ from eo_batch.core.identity import Identity
 from eo_batch.io.store import Store
 from tests.report.conftest import Made
 from tests.report.test_browser import BROWSER, FLAGS
-from tests.serve.conftest import WHY, served
+from tests.serve.conftest import WHY
+from tests.serve.server import served
 from tests.servers.shared import free_ports
 
 
