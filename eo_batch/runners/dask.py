@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from eo_batch.core.errors import EoBatchError
 from eo_batch.runners.base import Job, OnEvent, Outcome
 from eo_batch.runners.book import Book, one_line
-from eo_batch.runners.dask_link import Link, SchedulerLost, quiet
+from eo_batch.runners.dask_link import Link, SchedulerLost, connected, quiet
 from eo_batch.runners.dask_places import Place
 from eo_batch.runners.dask_shift import Patience, Queue, Shift
 
@@ -80,9 +80,7 @@ class DaskRunner:
         """A Dask client of the cluster, the default one until it is closed: what is lazy, such as the Dataset that
         `eo_batch.open_cube` gives, computes on the workers. Starts the cluster if it does not run. Raises EoBatchError.
         """
-        from distributed import Client
-
-        return self._reach(None, lambda address: Client(address, timeout=self._connect_s), lambda waiting: None)
+        return self._reach(None, lambda address: connected(address, self._connect_s), lambda waiting: None)
 
     def close(self) -> None:
         """End the cluster, if it was started here. A further job would start another."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import pickle
+import threading
 import time
 import traceback
 import uuid
@@ -19,10 +21,12 @@ from eo_batch.runners.base import Job
 from eo_batch.runners.book import Fault, guarded, one_line
 
 if TYPE_CHECKING:
-    from distributed import Future
+    from distributed import Client, Future
 
 _RESULT_S = 10
 """A result is a line of text; a worker that has not handed it over by then is gone."""
+_PATIENCE = 4
+"""Times of its own time-out after which a client that is being made counts as lost: it waits several times."""
 _SILENCE_S = 30
 """A scheduler that lives answers within this time, however busy it is."""
 
@@ -76,7 +80,6 @@ class Link:
 
     def __init__(self, address: str, job: Job, connect_s: float) -> None:
         """Connect. Raises OSError (which time-outs are) if no scheduler answers in time."""
-        from distributed import Client
         from distributed.versions import VersionMismatchWarning
 
         self._payload = pickle.dumps(job.call)
@@ -88,7 +91,7 @@ class Link:
         with warnings.catch_warnings():
             # Even of Python's patch releases; what is sent is but a number, and bytes that any Python 3 reads.
             warnings.simplefilter("ignore", VersionMismatchWarning)
-            self._client = Client(address, timeout=connect_s, set_as_default=False, name="eo-batch")
+            self._client = connected(address, connect_s, set_as_default=False, name="eo-batch")
         try:
             self._scheduler = str(self._identity()["id"])
             self._client.subscribe_topic("all", self._hear)
@@ -146,7 +149,10 @@ class Link:
     def told_to_go(self, worker: str) -> bool:
         """Whether a worker that is gone said so before: it obeyed a signal, as when its node is drained."""
         try:
-            events = self._client.get_events(worker)
+            scheduler = self._client.scheduler
+            if scheduler is None:
+                return False
+            events = self._client.sync(scheduler.events, topic=worker, callback_timeout=_RESULT_S)
         except OSError:
             return False
         return any(event.get("action") == "closing-worker" for _, event in events)
@@ -175,6 +181,37 @@ class Link:
     def _end(self, future: Future[Any]) -> None:
         """Called in another thread of Dask's when a try has ended, in whatever way."""
         self._inbox.put(_read(future))
+
+
+def connected(address: str, within_s: float, **how: Any) -> Client:
+    """A client of the scheduler at an address; `how` is as for `distributed.Client`. Raises OSError if there is none.
+
+    A node that is lost leaves connections on which nobody ever says anything again. Distributed's own time-out does not
+    hold for all that it does on one, so that its client may never come to an end.
+    """
+    from distributed import Client
+
+    made: concurrent.futures.Future[Client] = concurrent.futures.Future()
+
+    def make() -> None:
+        try:
+            made.set_result(Client(address, timeout=within_s, **how))
+        except BaseException as error:
+            made.set_exception(error)
+
+    threading.Thread(target=make, name=f"client of {address}", daemon=True).start()
+    try:
+        return made.result(_PATIENCE * within_s)
+    except TimeoutError:
+        if made.done():
+            raise
+        made.add_done_callback(_close_late)
+        raise TimeoutError(f"{address} takes connections, and does not answer") from None
+
+
+def _close_late(made: concurrent.futures.Future[Client]) -> None:
+    if made.exception() is None:
+        made.result().close(timeout=_RESULT_S)
 
 
 def _read(future: Future[Any]) -> Message:

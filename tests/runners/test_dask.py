@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from eo_batch.core.errors import EoBatchError
 from eo_batch.io.store import parse_store
 from eo_batch.runners.base import Event, Job
 from eo_batch.runners.dask import DaskRunner
+from eo_batch.runners.dask_link import connected
 from eo_batch.runners.dask_places import AtAddress, LocalProcesses
 from eo_batch.runners.dask_shift import Patience, Queue
 from tests.bad_input.test_interrupts import members, wait_for
@@ -51,6 +53,15 @@ def notes(tmp_path: Path) -> Path:
     folder = tmp_path / "notes"
     folder.mkdir()
     return folder
+
+
+def test_an_address_that_takes_connections_and_says_nothing_is_no_scheduler() -> None:
+    """As where a forwarded port leads to a node that is lost: distributed's client alone waits for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(OSError, match="takes connections, and does not answer"):
+            connected(f"127.0.0.1:{silent.getsockname()[1]}", 0.5)
+        assert time.monotonic() - begun < 10
 
 
 def test_an_index_that_failed_is_not_ready_before_its_pause_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
