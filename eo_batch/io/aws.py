@@ -28,6 +28,9 @@ _RULE_PREFIX = "eo-batch-"
 _UNSUPPORTED = frozenset({"NotImplemented", "MethodNotAllowed", "405", "501", "XNotImplemented"})
 _REFUSED = frozenset({"AccessDenied", "403", "AllAccessDisabled", "UnauthorizedAccess"})
 
+_MOST_RETRIES = 4
+"""Of the requests that set up a bucket: a person waits for them."""
+
 
 @dataclass(frozen=True)
 class BucketPlan:
@@ -128,7 +131,7 @@ def _client(url: str, options: StoreOptions) -> Any:
         config=Config(
             connect_timeout=options.connect_timeout_s,
             read_timeout=options.read_timeout_s,
-            retries={"total_max_attempts": options.retries + 1, "mode": "standard"},
+            retries={"total_max_attempts": min(options.retries, _MOST_RETRIES) + 1, "mode": "standard"},
             s3={"addressing_style": "virtual" if options.virtual_hosted else "path"},
         ),
     )
