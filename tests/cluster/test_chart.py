@@ -25,7 +25,7 @@ from eo_batch.runners.manifests import labels_of, work_manifest
 from eo_batch.settings import Settings
 from tests.cluster.chart import CHART, SECRET, Installed, helm, installed, values
 from tests.cluster.given import S3, Images
-from tests.cluster.kube import Manifest, apply, forwarded, get, kubectl, namespace, wait_for
+from tests.cluster.kube import Manifest, apply, forwarded, get, kubectl, names, namespace, wait_for
 from tests.cluster.runs import SPEC
 from tests.cluster.s3 import secret
 from tests.helm.render import APIS, named, rendered
@@ -150,9 +150,9 @@ def test_the_sweeper_deletes_what_an_expired_lease_owns_and_no_more(release: Ins
     kubectl("wait", "-n", space, "job/sweep-now", "--for=condition=complete", "--timeout=90s")
     said = kubectl("logs", "-n", space, "job/sweep-now")
     assert re.fullmatch(r"deleted lease dead of run swept, expired at .*, held by nobody\n", said), said
-    wait_for(lambda: _names(space, "leases") == ["alive"], "the lease is gone")
-    wait_for(lambda: "owned-dead" not in _names(space, "jobs"), "what it owned is gone")
-    assert "owned-alive" in _names(space, "jobs")
+    wait_for(lambda: names(space, "leases") == ["alive"], "the lease is gone")
+    wait_for(lambda: "owned-dead" not in names(space, "jobs"), "what it owned is gone")
+    assert "owned-alive" in names(space, "jobs")
     kubectl("delete", "lease", "alive", "-n", space)
     kubectl("delete", "job", "sweep-now", "-n", space)
 
@@ -212,7 +212,7 @@ def test_an_upgrade_changes_what_it_says_and_an_uninstall_leaves_nothing(
         profile = Installed(space, tmp_path).profile("kubernetes").read_text()
         assert yaml.safe_load(profile)["cluster"]["lease_s"] == 77
         assert get(space, "cronjobs")[0]["spec"]["schedule"] == "7 * * * *"
-        assert "eo-batch-runner" in _names(space, "serviceaccounts")
+        assert "eo-batch-runner" in names(space, "serviceaccounts")
         helm("uninstall", "eo-batch", "-n", space, "--wait", "--timeout", "2m")
         wait_for(lambda: _everything(space) == before, "all is gone", 60)
 
@@ -234,10 +234,6 @@ def _owned(name: str, owner: str, uid: str) -> Manifest:
     owns = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "name": owner, "uid": uid}
     metadata = {"name": name, "ownerReferences": [owns]}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**job, "suspend": True}}
-
-
-def _names(space: str, kind: str) -> list[str]:
-    return sorted(found["metadata"]["name"] for found in get(space, kind))
 
 
 def _everything(space: str) -> set[str]:

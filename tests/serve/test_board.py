@@ -45,20 +45,13 @@ def shown(store: Store, reading: Reading) -> Board:
     return Board(store, Settings.from_env(), reading.clock)
 
 
-def test_what_was_just_read_is_not_read_again(shown: Board, reading: Reading) -> None:
+@pytest.mark.parametrize(("takes_s", "good_for_s"), [(0.0, 5.0), (30.0, 300.0)], ids=["quickly", "slowly"])
+def test_what_is_read_is_good_for_a_while_and_longer_where_reading_takes_long(
+    shown: Board, reading: Reading, takes_s: float, good_for_s: float
+) -> None:
+    reading.takes_s = takes_s
     shown.run("tiny")
-    reading.now += 4
-    shown.run("tiny")
-    assert reading.times == 1
-    reading.now += 2
-    shown.run("tiny")
-    assert reading.times == 2
-
-
-def test_what_takes_long_is_read_less_often(shown: Board, reading: Reading) -> None:
-    reading.takes_s = 30.0
-    shown.run("tiny")
-    reading.now += 299
+    reading.now += good_for_s - 1
     shown.run("tiny")
     assert reading.times == 1
     reading.now += 2
