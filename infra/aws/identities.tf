@@ -128,30 +128,6 @@ resource "aws_iam_policy" "store" {
   policy      = data.aws_iam_policy_document.store.json
 }
 
-# Roles of their own with the same rights: CloudTrail then tells what the driver wrote from what shards wrote.
-resource "aws_iam_role" "writer" {
-  for_each = local.writers
-
-  name               = "${var.name}-${each.key}"
-  assume_role_policy = data.aws_iam_policy_document.pod_trust[each.key].json
-}
-
-resource "aws_iam_role_policy_attachment" "writer" {
-  for_each = aws_iam_role.writer
-
-  role       = each.value.name
-  policy_arn = aws_iam_policy.store.arn
-}
-
-resource "aws_eks_pod_identity_association" "writer" {
-  for_each = aws_iam_role.writer
-
-  cluster_name    = aws_eks_cluster.main.name
-  namespace       = local.namespace
-  service_account = "eo-batch-${each.key}"
-  role_arn        = each.value.arn
-}
-
 # Who shows what is in the store changes nothing there.
 data "aws_iam_policy_document" "store_read" {
   statement {
@@ -183,22 +159,23 @@ resource "aws_iam_policy" "store_read" {
   policy      = data.aws_iam_policy_document.store_read.json
 }
 
-resource "aws_iam_role" "reader" {
-  for_each = local.readers
+# Roles of their own also where rights are the same: CloudTrail then tells what the driver wrote from what shards wrote.
+resource "aws_iam_role" "account" {
+  for_each = local.accounts
 
   name               = "${var.name}-${each.key}"
   assume_role_policy = data.aws_iam_policy_document.pod_trust[each.key].json
 }
 
-resource "aws_iam_role_policy_attachment" "reader" {
-  for_each = aws_iam_role.reader
+resource "aws_iam_role_policy_attachment" "account" {
+  for_each = local.accounts
 
-  role       = each.value.name
-  policy_arn = aws_iam_policy.store_read.arn
+  role       = aws_iam_role.account[each.key].name
+  policy_arn = each.value == "write" ? aws_iam_policy.store.arn : aws_iam_policy.store_read.arn
 }
 
-resource "aws_eks_pod_identity_association" "reader" {
-  for_each = aws_iam_role.reader
+resource "aws_eks_pod_identity_association" "account" {
+  for_each = aws_iam_role.account
 
   cluster_name    = aws_eks_cluster.main.name
   namespace       = local.namespace

@@ -16,7 +16,7 @@ module "helm_values" {
   store  = { url = "s3://${aws_s3_bucket.store.bucket}", region = var.region }
 
   # Pod Identity needs nothing on the service account itself.
-  identities = { for name in setunion(local.writers, local.readers) : name => {} }
+  identities = { for name in keys(local.accounts) : name => {} }
 
   node_class = module.karpenter.node_class
 }

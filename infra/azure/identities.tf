@@ -1,8 +1,8 @@
 # Who may do what. Pods exchange the token of their service account for one of an Entra ID identity (workload identity
 # federation): no keys, no secrets.
 
-resource "azurerm_user_assigned_identity" "writer" {
-  for_each = local.writers
+resource "azurerm_user_assigned_identity" "account" {
+  for_each = local.accounts
 
   name                = "${var.name}-${each.key}"
   resource_group_name = azurerm_resource_group.main.name
@@ -10,12 +10,12 @@ resource "azurerm_user_assigned_identity" "writer" {
   tags                = local.tags
 }
 
-resource "azurerm_federated_identity_credential" "writer" {
-  for_each = local.writers
+resource "azurerm_federated_identity_credential" "account" {
+  for_each = local.accounts
 
   name                = "eo-batch-${each.key}"
   resource_group_name = azurerm_resource_group.main.name
-  parent_id           = azurerm_user_assigned_identity.writer[each.key].id
+  parent_id           = azurerm_user_assigned_identity.account[each.key].id
   issuer              = azurerm_kubernetes_cluster.main.oidc_issuer_url
   subject             = "system:serviceaccount:${local.namespace}:eo-batch-${each.key}"
   audience            = ["api://AzureADTokenExchange"]
@@ -47,7 +47,7 @@ resource "azurerm_role_definition" "store" {
 # People who apply this may look into the store, too.
 resource "azurerm_role_assignment" "store" {
   for_each = merge(
-    { for name, identity in azurerm_user_assigned_identity.writer : name => identity.principal_id },
+    { for name, rights in local.accounts : name => azurerm_user_assigned_identity.account[name].principal_id if rights == "write" },
     { operator = data.azurerm_client_config.current.object_id },
   )
 
@@ -57,30 +57,10 @@ resource "azurerm_role_assignment" "store" {
 }
 
 # Who shows what is in the store changes nothing there.
-resource "azurerm_user_assigned_identity" "reader" {
-  for_each = local.readers
-
-  name                = "${var.name}-${each.key}"
-  resource_group_name = azurerm_resource_group.main.name
-  location            = azurerm_resource_group.main.location
-  tags                = local.tags
-}
-
-resource "azurerm_federated_identity_credential" "reader" {
-  for_each = local.readers
-
-  name                = "eo-batch-${each.key}"
-  resource_group_name = azurerm_resource_group.main.name
-  parent_id           = azurerm_user_assigned_identity.reader[each.key].id
-  issuer              = azurerm_kubernetes_cluster.main.oidc_issuer_url
-  subject             = "system:serviceaccount:${local.namespace}:eo-batch-${each.key}"
-  audience            = ["api://AzureADTokenExchange"]
-}
-
-resource "azurerm_role_assignment" "reader" {
-  for_each = azurerm_user_assigned_identity.reader
+resource "azurerm_role_assignment" "store_read" {
+  for_each = { for name, rights in local.accounts : name => azurerm_user_assigned_identity.account[name].principal_id if rights == "read" }
 
   scope                = azurerm_storage_account.store.id
   role_definition_name = "Storage Blob Data Reader"
-  principal_id         = each.value.principal_id
+  principal_id         = each.value
 }

@@ -42,10 +42,8 @@ locals {
   namespace = "eo-batch"
   tags      = { "eo-batch" = var.name }
 
-  # Service accounts of helm/eo-batch that read and write the store, and those that only read it. The sweeper deletes
-  # Kubernetes objects only.
-  writers = toset(["driver", "runner", "workflow"])
-  readers = toset(["web"])
+  # Service accounts of helm/eo-batch, and what they may do with the store. The sweeper deletes Kubernetes objects only.
+  accounts = { driver = "write", runner = "write", web = "read", workflow = "write" }
 }
 
 resource "azurerm_resource_group" "main" {

@@ -20,7 +20,7 @@ module "helm_values" {
   }
 
   identities = {
-    for name, identity in merge(azurerm_user_assigned_identity.writer, azurerm_user_assigned_identity.reader) : name => {
+    for name, identity in azurerm_user_assigned_identity.account : name => {
       annotations = { "azure.workload.identity/client-id" = identity.client_id }
       # Pods without it get no token, whatever their service account says.
       pod_labels = { "azure.workload.identity/use" = "true" }

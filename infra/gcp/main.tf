@@ -38,10 +38,8 @@ locals {
   zones     = [for letter in var.zones : "${var.region}-${letter}"]
   namespace = "eo-batch"
 
-  # Service accounts of helm/eo-batch that read and write the store, and those that only read it. The sweeper deletes
-  # Kubernetes objects only.
-  writers = toset(["driver", "runner", "workflow"])
-  readers = toset(["web"])
+  # Service accounts of helm/eo-batch, and what they may do with the store. The sweeper deletes Kubernetes objects only.
+  accounts = { driver = "write", runner = "write", web = "read", workflow = "write" }
 }
 
 resource "google_project_service" "needed" {

@@ -17,5 +17,5 @@ module "helm_values" {
   store  = { url = "gs://${google_storage_bucket.store.name}" }
 
   # The bucket names the service accounts; they need nothing on themselves.
-  identities = { for name in setunion(local.writers, local.readers) : name => {} }
+  identities = { for name in keys(local.accounts) : name => {} }
 }

@@ -61,29 +61,16 @@ resource "google_storage_bucket" "store" {
 
 # Workload Identity Federation: the Kubernetes service accounts themselves are named, so that there are no Google service
 # accounts in between, no keys, and no annotations.
-resource "google_storage_bucket_iam_member" "writer" {
-  for_each = local.writers
+resource "google_storage_bucket_iam_member" "account" {
+  for_each = local.accounts
 
   bucket = google_storage_bucket.store.name
-  role   = "roles/storage.objectUser"
+  role   = each.value == "write" ? "roles/storage.objectUser" : "roles/storage.objectViewer"
   member = join("/", [
     "principal://iam.googleapis.com/projects/${data.google_project.current.number}/locations/global",
     "workloadIdentityPools/${var.project}.svc.id.goog/subject/ns/${local.namespace}/sa/eo-batch-${each.key}",
   ])
 
   # The identity pool is made with the project's first cluster that uses it.
-  depends_on = [google_container_cluster.main]
-}
-
-resource "google_storage_bucket_iam_member" "reader" {
-  for_each = local.readers
-
-  bucket = google_storage_bucket.store.name
-  role   = "roles/storage.objectViewer"
-  member = join("/", [
-    "principal://iam.googleapis.com/projects/${data.google_project.current.number}/locations/global",
-    "workloadIdentityPools/${var.project}.svc.id.goog/subject/ns/${local.namespace}/sa/eo-batch-${each.key}",
-  ])
-
   depends_on = [google_container_cluster.main]
 }

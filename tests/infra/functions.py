@@ -103,7 +103,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "split": lambda separator, string: string.split(separator),
     "startswith": lambda string, start: string.startswith(start),
     "tonumber": _tonumber,
-    "setunion": lambda *sets: _toset([value for values in sets for value in values]),
     "toset": _toset,
     "tostring": _tostring,
     "trimsuffix": lambda string, end: string.removesuffix(end),

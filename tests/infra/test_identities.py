@@ -16,11 +16,10 @@ READERS = {"web"}
 
 def test_aws_pods_are_trusted_by_service_account(applied: Applied) -> None:
     aws = applied("aws", name="mine")
-    for kind, names in (("writer", WRITERS), ("reader", READERS)):
-        associations = aws.instances("aws_eks_pod_identity_association", kind)
-        assert {(each.get("namespace"), each.get("service_account")) for each in associations.values()} == {
-            ("eo-batch", f"eo-batch-{name}") for name in names
-        }
+    associations = aws.instances("aws_eks_pod_identity_association", "account")
+    assert {(each.get("namespace"), each.get("service_account")) for each in associations.values()} == {
+        ("eo-batch", f"eo-batch-{name}") for name in WRITERS | READERS
+    }
     block = aws.module.one("data", "aws_iam_policy_document", "pod_trust")
     accounts = aws.evaluate(block.attributes["for_each"])
     assert set(accounts) == {*WRITERS, *READERS, "karpenter", "vpc-cni"}
@@ -65,8 +64,11 @@ def test_aws_readers_may_not_write(applied: Applied) -> None:
         "s3:GetObject": ["<aws_s3_bucket.store.arn>/*"],
         "kms:Decrypt": ["arn:aws:kms:x:1:key/k"],
     }
-    (attached,) = aws.instances("aws_iam_role_policy_attachment", "reader").values()
-    assert str(attached.get("policy_arn")) == "<aws_iam_policy.store_read.arn>"
+    attached = aws.instances("aws_iam_role_policy_attachment", "account")
+    policies = {name: str(each.get("policy_arn")) for name, each in attached.items()}
+    assert policies == dict.fromkeys(READERS, "<aws_iam_policy.store_read.arn>") | dict.fromkeys(
+        WRITERS, "<aws_iam_policy.store.arn>"
+    )
 
 
 def test_aws_rights_include_the_key_of_the_store(applied: Applied) -> None:
@@ -99,22 +101,21 @@ def test_karpenter_changes_only_what_is_its_own(applied: Applied) -> None:
 
 def test_google_cloud_names_service_accounts(applied: Applied) -> None:
     gcp = applied("gcp", project="my-project")
-    members = {kind: gcp.instances("google_storage_bucket_iam_member", kind) for kind in ("writer", "reader")}
+    members = gcp.instances("google_storage_bucket_iam_member", "account")
     pool = "principal://iam.googleapis.com/projects/123456789/locations/global/workloadIdentityPools"
-    for kind, role, names in (("writer", "objectUser", WRITERS), ("reader", "objectViewer", READERS)):
-        assert {(each.get("role"), each.get("member")) for each in members[kind].values()} == {
-            (f"roles/storage.{role}", f"{pool}/my-project.svc.id.goog/subject/ns/eo-batch/sa/eo-batch-{name}")
-            for name in names
-        }
+    roles = dict.fromkeys(WRITERS, "objectUser") | dict.fromkeys(READERS, "objectViewer")
+    assert {(each.get("role"), each.get("member")) for each in members.values()} == {
+        (f"roles/storage.{role}", f"{pool}/my-project.svc.id.goog/subject/ns/eo-batch/sa/eo-batch-{name}")
+        for name, role in roles.items()
+    }
 
 
 def test_azure_trusts_service_accounts_and_lets_them_tag(applied: Applied) -> None:
     azure = applied("azure")
-    for kind, names in (("writer", WRITERS), ("reader", READERS)):
-        credentials = azure.instances("azurerm_federated_identity_credential", kind)
-        assert {(each.get("subject"), *each.get("audience")) for each in credentials.values()} == {
-            (f"system:serviceaccount:eo-batch:eo-batch-{name}", "api://AzureADTokenExchange") for name in names
-        }
+    credentials = azure.instances("azurerm_federated_identity_credential", "account")
+    assert {(each.get("subject"), *each.get("audience")) for each in credentials.values()} == {
+        (f"system:serviceaccount:eo-batch:eo-batch-{name}", "api://AzureADTokenExchange") for name in WRITERS | READERS
+    }
     role = azure.rendered(azure.module.one("resource", "azurerm_role_definition", "store"))
     blobs = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/"
     assert [action.removeprefix(blobs) for action in role["permissions"][0]["data_actions"]] == [
@@ -128,7 +129,9 @@ def test_azure_trusts_service_accounts_and_lets_them_tag(applied: Applied) -> No
     assigned = azure.instances("azurerm_role_assignment", "store")
     assert set(assigned) == {*WRITERS, "operator"}
     assert {str(each.get("scope")) for each in assigned.values()} == {"<azurerm_storage_account.store.id>"}
-    (reader,) = azure.instances("azurerm_role_assignment", "reader").values()
+    readers = azure.instances("azurerm_role_assignment", "store_read")
+    assert set(readers) == READERS
+    (reader,) = readers.values()
     assert str(reader.get("scope")) == "<azurerm_storage_account.store.id>"
     assert reader.get("role_definition_name") == "Storage Blob Data Reader"
 
