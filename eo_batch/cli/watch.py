@@ -44,9 +44,8 @@ class _Bars:
         self._tasks[state.stage] = task
 
     def event(self, state: StageState, event: Event) -> None:
-        task = self._tasks[state.stage]
         if event.kind == "done":
-            self._progress.advance(task)
+            self._progress.advance(self._tasks[state.stage])
         else:
             self._progress.console.print(_line(state, event), style="red" if event.kind == "failed" else "yellow")
 

@@ -1,12 +1,13 @@
 """Drive a run: stage after stage, only what has no receipt yet, on any runner."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from eo_batch.core.errors import ShardFailed
 from eo_batch.entry.door import Door
+from eo_batch.entry.patience import patiently
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import counts, inputs_of, prepare, shards_of, stages_of
 from eo_batch.entry.work import Work
@@ -39,7 +40,7 @@ class Watcher(Protocol):
         ...
 
     def event(self, state: StageState, event: Event) -> None:
-        """Something happened to a shard."""
+        """Something happened to a shard, or a stage waits, perhaps before it has begun."""
         ...
 
     def end(self, state: StageState) -> None:
@@ -55,6 +56,11 @@ def state_of(run: Run, stage: str) -> StageState:
     return StageState(stage, shards, missing)
 
 
+def known_state(run: Run, stage: str, watcher: Watcher) -> StageState:
+    """`state_of`, while the store may be away for a time; the watcher is told."""
+    return patiently(run.store, partial(state_of, run, stage), _waiting(StageState(stage, (), ()), watcher))
+
+
 def drive(run: Run, runner: Runner, watcher: Watcher, until: str | None = None) -> None:
     """Run all stages up to `until` (all of them if None). Raises as `drive_stage`."""
     for stage in stages_of(run):
@@ -68,10 +74,10 @@ def drive_stage(run: Run, stage: str, runner: Runner, watcher: Watcher) -> None:
 
     Raises ShardFailed naming what could not be done; everything else of the stage is done by then.
     """
-    state = state_of(run, stage)
+    state = known_state(run, stage, watcher)
     watcher.begin(state)
     if state.missing:
-        prepare(run, stage)
+        patiently(run.store, partial(prepare, run, stage), _waiting(state, watcher))
         # A search has retries of its own, and whoever waits for a plan wants to know soon that there is none.
         attempts = 1 if stage == "plan" else _ATTEMPTS
         remote = Work(run, stage, runner.name)
@@ -80,6 +86,10 @@ def drive_stage(run: Run, stage: str, runner: Runner, watcher: Watcher) -> None:
         if outcome.failed:
             raise shard_failed(state, outcome.failed)
     watcher.end(state)
+
+
+def _waiting(state: StageState, watcher: Watcher) -> Callable[[str], None]:
+    return lambda why: watcher.event(state, Event(None, "wait", why))
 
 
 def memory_mb(run: Run, state: StageState) -> int:

@@ -11,7 +11,7 @@ from eo_batch.core.errors import EoBatchError
 from eo_batch.core.placement import Placement
 from eo_batch.core.specfile import dump_spec
 from eo_batch.entry.door import Door
-from eo_batch.entry.drive import StageState, Watcher, shard_failed, state_of
+from eo_batch.entry.drive import StageState, Watcher, known_state, shard_failed
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import stages_of
 from eo_batch.entry.step import clean, identity_of, work_name
@@ -56,7 +56,7 @@ def follow_run(
                 on_submitted(server.url(name))
             followed = _Followed(run, placement, watcher, lease, server, name, works[0])
             for stage in stages[stages.index(first.stage) :]:
-                followed.stage(first if stage == first.stage else state_of(run, stage))
+                followed.stage(first if stage == first.stage else known_state(run, stage, watcher))
         except BaseException as error:
             try:
                 server.delete(name)
@@ -128,7 +128,7 @@ def _stages(run: Run, until: str | None) -> list[str]:
 def _first_missing(run: Run, stages: list[str], watcher: Watcher) -> StageState | None:
     """The first stage of which something is missing, if there is one; the watcher is told of those before it."""
     for stage in stages:
-        state = state_of(run, stage)
+        state = known_state(run, stage, watcher)
         if state.missing:
             return state
         watcher.begin(state)

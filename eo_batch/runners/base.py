@@ -22,6 +22,9 @@ DO_NOT_RETRY = 10
 POLITE_STOP = 143
 """Exit code of a slice that was asked to end (SIGTERM): it is nobody's fault, and costs no try."""
 
+STORE_S = 600.0
+"""How long whoever drives a job bears a store that does not answer, seconds."""
+
 
 class Remote(Protocol):
     """How processes elsewhere take part in a job: they share a store with whoever started it, and nothing else."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from eo_batch.core.errors import ClusterDown, ClusterError, ClusterRefused, ShardFailed, StoreError
-from eo_batch.runners.base import DO_NOT_RETRY, POLITE_STOP, Failure, Remote
+from eo_batch.runners.base import DO_NOT_RETRY, POLITE_STOP, STORE_S, Failure, Remote
 from eo_batch.runners.book import Book, one_line
 from eo_batch.runners.kube import POD, Kind, Kube
 from eo_batch.runners.lease import Lease
@@ -32,8 +32,6 @@ BROKEN_S = 120.0
 """How long something that only people can mend is waited for while no pod runs, seconds."""
 FAILING_S = 600.0
 """How long pods may end with errors while nothing is done and none of them lives for a minute, seconds."""
-STORE_S = 600.0
-"""How long the store may fail, seconds."""
 _FAILURES = 3
 """Pods that have to fail until it looks as if all did."""
 _LIVES_S = 60.0
