@@ -72,6 +72,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def home() -> Home:
+    """Where the session's servers live."""
+    return _home()
+
+
+@pytest.fixture(scope="session")
 def seaweed() -> ObjectServer:
     """A SeaweedFS S3 server."""
     return ObjectServer.of("s3", shared(_home(), "seaweed", seaweed_server.start))

@@ -102,13 +102,14 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 @contextmanager
 def reproducible(threads: int) -> Iterator[None]:
     """Fixed threads and deterministic kernels within the block; the caller's settings come back after it."""
-    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # `use_deterministic_algorithms` says the same, and loads torch's compiler, which takes as long as all the rest.
+    torch.set_deterministic_debug_mode("error")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(before)
 
 

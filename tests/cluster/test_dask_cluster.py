@@ -27,7 +27,7 @@ from eo_batch.runners.dask_cluster import OperatorCluster, dask_runner
 from tests.cluster.contract import PodContract
 from tests.cluster.dask_operator import dask_operator
 from tests.cluster.given import S3, Images
-from tests.cluster.kube import apply, get, kubectl, namespace, wait_for
+from tests.cluster.kube import apply, get, kill_program, kubectl, namespace, wait_for
 from tests.cluster.runs import Reference
 from tests.cluster.s3 import secret
 from tests.runners.calls import Fine, Shelf
@@ -275,7 +275,7 @@ def test_a_worker_that_is_killed_in_its_pod_costs_a_try(cluster: DaskRunner, spa
     def kill() -> None:
         wait_for(lambda: call.running() == 1, "it has begun")
         for pod in pods(space, "contract", "worker"):
-            kubectl("exec", "-n", space, pod, "--", "sh", "-c", "kill -9 -1 || true")
+            kill_program(space, pod)
 
     run(Shipping(cluster), Fine(notes), (100,))
     thread = threading.Thread(target=kill)

@@ -11,7 +11,7 @@ import pytest
 from eo_batch.core.errors import Interrupted
 from eo_batch.io.store import parse_store
 from tests.cluster.given import S3
-from tests.cluster.kube import get, kubectl, wait_for
+from tests.cluster.kube import get, kill_program, kubectl, wait_for
 from tests.cluster.place import Place
 from tests.cluster.runs import Reference, check_same, start
 from tests.cluster.ways import ByFlow, profile_of
@@ -22,6 +22,14 @@ LEASE_S = 15
 """The chart's is 600 s, which only makes the test longer."""
 GONE_S = 60.0
 """Longest time from the end of a driver, or from the sweeper's visit, until nothing is left."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_others(place: Place) -> None:
+    """A test that fails may leave what would fail the next."""
+    for thing in place.left():
+        kubectl("delete", "-n", place.release.namespace, *thing.split(), "--ignore-not-found", "--wait=false")
+    wait_for(lambda: place.left() == [], f"the end of {place.left()}", GONE_S)
 
 
 def sweep(space: str) -> None:
@@ -92,7 +100,7 @@ def test_a_flow_run_that_is_cancelled_leaves_nothing(
 def test_a_flow_run_that_is_killed_leaves_nothing(place: Place, reference: Reference, s3_here: S3, engine: str) -> None:
     flow = in_chips(place, reference, s3_here.server.new_bucket(), engine)
     [pod] = flow.active()
-    kubectl("exec", "-n", flow.space, pod, "--", "sh", "-c", "kill -9 -1 || true")
+    kill_program(flow.space, pod)
     wait_for_state(flow, "CRASHED", 120)
     (lease,) = get(flow.space, "leases", "-l", "eo-batch.io/run")
     shorter = json.dumps({"spec": {"leaseDurationSeconds": 1}})

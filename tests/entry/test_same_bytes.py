@@ -1,66 +1,17 @@
 """The same spec gives the same bytes: killed anywhere, in one process or several, on any store."""
 
-import hashlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from eo_batch.core.planet import PlanetSpec
-from eo_batch.io.store import parse_store
-from eo_batch.stages.simulate import simulate
+from tests.entry.whole import Whole, finish, objects, start
+from tests.servers.shared import Home
 
-SPEC = """
-name: killed
-time: {start: 2023-06-01, end: 2023-07-01}
-grid: {chip_px: 32, gsd_m: 10, block_chips: 2}
-sensors:
-  s2: {kind: s2-l2a, bands: [B02, B08]}
-  s1: {kind: s1, orbit: ascending}
-  labels: {kind: classes, collections: [landcover], assets: {class: map}}
-split: {cell_km: 1, test: 0.3, seed: 2}
-pretrain:
-  seeds: [0, 1]
-  steps: 60
-  batch: 16
-  warmup_steps: 5
-  checkpoint_every_steps: 10
-  validate_every_steps: 20
-  encoder: {dim: 32, depth: 2, heads: 2, decoder_dim: 16, decoder_heads: 2}
-probe: {target: labels, classes: [10, 20, 30, 40]}
-"""
 KILLS = 10
-
-
-def start(spec: Path, store: str, workers: int = 2) -> "subprocess.Popen[bytes]":
-    code = "from eo_batch.cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "run", str(spec), "-s", store, "-w", str(workers)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def finish(spec: Path, store: str, workers: int = 2) -> None:
-    process = start(spec, store, workers)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said.decode()
-
-
-def objects(store: str) -> dict[str, str]:
-    """Digest of every object but receipts and the report, which tell of times and machines."""
-    opened = parse_store(store)
-    return {
-        key: hashlib.sha256(opened.get(key)).hexdigest()
-        for key in opened.list()
-        if "/receipts/" not in key and "/report-" not in key
-    }
 
 
 def count(store: Path) -> int:
@@ -68,21 +19,9 @@ def count(store: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(store))
 
 
-class Whole:
-    """A run that nothing disturbed."""
-
-    def __init__(self, folder: Path) -> None:
-        planet = PlanetSpec.tiny()
-        catalog = simulate(planet, parse_store(str(folder / "planet")))
-        self.spec, self.store = folder / "spec.yaml", folder / "whole"
-        self.spec.write_text(f"{SPEC}\ncatalog: {catalog}\narea: {{bbox: {list(planet.area_bbox)}}}\n")
-        finish(self.spec, str(self.store))
-        self.objects = objects(str(self.store))
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    return Whole(tmp_path_factory.mktemp("whole"))
+def whole(home: Home) -> Whole:
+    return Whole(home)
 
 
 def test_all_stages_wrote(whole: Whole) -> None:
@@ -111,8 +50,8 @@ def test_in_one_process(whole: Whole, tmp_path: Path) -> None:
     assert objects(str(tmp_path)) == whole.objects
 
 
-@pytest.mark.parametrize("url", ["s3_url", "az_url", "gs_url"])
-def test_on_object_storage(whole: Whole, url: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("url", "workers"), [("s3_url", 2), ("az_url", 0), ("gs_url", 0)])
+def test_on_object_storage(whole: Whole, url: str, workers: int, request: pytest.FixtureRequest) -> None:
     store = request.getfixturevalue(url)
-    finish(whole.spec, store)
+    finish(whole.spec, store, workers)
     assert objects(store) == whole.objects

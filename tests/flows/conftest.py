@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +12,6 @@ from tests.io.worlds import planet  # noqa: F401  # a fixture
 from tests.servers import prefect as prefect_server
 from tests.servers.prefect import PrefectServer
 from tests.servers.shared import Home, shared
-
-
-@pytest.fixture(scope="session")
-def home() -> Home:
-    """Where the session's servers live (`tests/conftest.py`)."""
-    return Home(Path(os.environ["EO_BATCH_TEST_HOME"]), int(os.environ["EO_BATCH_TEST_HOME_PID"]))
 
 
 @pytest.fixture(scope="session")

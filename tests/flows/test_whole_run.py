@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eo_batch.core.specfile import parse_spec
-from tests.entry.test_same_bytes import Whole, objects
+from tests.entry.whole import Whole, objects
 from tests.servers.objects import ObjectServer
 from tests.servers.prefect import PrefectServer
 from tests.servers.seaweed import SECRET_KEY
@@ -40,8 +40,8 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    return Whole(tmp_path_factory.mktemp("whole"))
+def whole(home: Home) -> Whole:
+    return Whole(home)
 
 
 @pytest.fixture(scope="module")

@@ -56,9 +56,14 @@ class PrefectServer:
 
     def ask(self, method: str, path: str, body: object = None) -> requests.Response:
         """One request to the API, repeated while its database is busy, as Prefect's own client does."""
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + 120
         while True:
-            answer = requests.request(method, f"{self.url}{path}", json=body, timeout=60)
+            try:
+                answer = requests.request(method, f"{self.url}{path}", json=body, timeout=60)
+            except requests.ReadTimeout:
+                if method != "GET" or time.monotonic() > deadline_s:
+                    raise
+                continue
             if answer.status_code != requests.codes.unavailable or time.monotonic() > deadline_s:
                 return answer
             time.sleep(1)
