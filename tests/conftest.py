@@ -36,6 +36,25 @@ CLUSTER_VARIABLES = {
 _CLOUD_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "EO_BATCH_")
 
 
+LONGEST = (
+    "cluster/test_whole_runs.py",
+    "entry/test_same_bytes.py",
+    "docs/test_readme.py",
+    "flows/test_ends.py",
+    "real/test_flanders.py",
+    "flows/test_whole_run.py",
+    "truth/test_planet.py",
+    "serve/test_pages.py",
+    "flows/test_update.py",
+    "runners/test_dask.py",
+    "flows/test_deployments.py",
+    "report/test_page.py",
+    "bad_input/test_losses.py",
+    "stages/test_learning.py",
+)
+"""Files that take minutes. They come first, so that several workers end at about the same time."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """In the process that was started by hand, make the folder that it shares with xdist's workers."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
@@ -44,6 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         os.environ[_HOME_VARIABLE] = tempfile.mkdtemp(prefix="eo-batch-tests-")
         os.environ[f"{_HOME_VARIABLE}_PID"] = str(os.getpid())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    order = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
