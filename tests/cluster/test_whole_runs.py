@@ -34,6 +34,8 @@ def way(request: pytest.FixtureRequest, place: Place, s3_here: S3) -> Iterator[W
         yield found
 
 
+# A flow with Argo's workflow joins what two others do.
+@pytest.mark.parametrize("way", [*WAYS[:-1], pytest.param(WAYS[-1], marks=pytest.mark.matrix)], indirect=True)
 def test_a_run_with_a_kill_in_every_stage(way: Way, place: Place, reference: Reference, s3_here: S3) -> None:
     store = s3_here.server.new_bucket()
     killer = Killer(way.space, way.at_work, dict.fromkeys(STAGES, 1), seed=1)
