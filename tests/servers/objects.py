@@ -45,6 +45,13 @@ class ObjectServer:
                 _send(self._azure_create(name))
         return f"{self.scheme}://{name}"
 
+    def empty(self, url: str) -> None:
+        """Delete all objects of an S3 bucket."""
+        client, name = self.boto(), url.removeprefix("s3://")
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            for found in page.get("Contents", ()):
+                client.delete_object(Bucket=name, Key=found["Key"])
+
     def boto(self, config=None):  # type: ignore[no-untyped-def]  # boto3 has no types
         """A boto3 client of this server."""
         import boto3
