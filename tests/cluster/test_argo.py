@@ -407,6 +407,7 @@ class TestBroken:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix  # what runs in its pods are the Jobs of the runner `kubernetes`, whose contract always runs
 class TestContract(PodContract):
     runner_name = "argo"
     tells_retries = False
