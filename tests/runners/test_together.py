@@ -39,7 +39,7 @@ def test_how_the_processes_ended(program: str, code: int, said: str) -> None:
     process = start(program)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == code
-    assert said in (stderr.splitlines() or [""])[-1]
+    assert said in (stderr.splitlines() or [""])[-1], stderr
 
 
 @pytest.mark.slow
