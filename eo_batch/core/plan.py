@@ -205,10 +205,10 @@ BASE_MEMORY = 250_000_000
 
 
 def projected_memory(array: CubeArray, block_side: int, n_scenes: int) -> int:
-    """Peak bytes of making one array of a shard: one band is stacked over time while the next is being read."""
+    """Peak bytes of making one array of a shard: one band is composited over time while the next is being read."""
     pixels = (array.chip_px * block_side) ** 2
     item = max(np.dtype(array.spec.info.dtype).itemsize, 2)
-    # A scene is held as read, as aligned and in the stack that is sorted, with mask, class and validity beside it.
+    # Two bands of a scene are held, the later one both as read and as aligned, beside them what is clear and valid.
     stacks = n_scenes * pixels * (3 * item + 4)
     return BASE_MEMORY + stacks + pixels * (len(array.bands) * item + 8)
 

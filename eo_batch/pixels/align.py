@@ -79,7 +79,7 @@ def align(source: SourceImage, grid: PixelGrid, method: Resampling) -> Aligned:
     method: used where the grids do not nest. `nearest` for classes, which can't be averaged; `bilinear` for
     measurements; `average` for rates. Measurements are averaged where source pixels are finer than the grid's.
     """
-    ratio = _nesting_ratio(source, grid)
+    ratio = nesting_ratio(source, grid)
     if ratio == 1.0:
         return _paste(source, grid, "copied")
     if ratio is not None and ratio > 1 and method == "nearest":
@@ -126,7 +126,7 @@ def _pixel_size(source: SourceImage, grid: PixelGrid) -> float:
     return max(wide, high)
 
 
-def _nesting_ratio(source: SourceImage, grid: PixelGrid) -> float | None:
+def nesting_ratio(source: SourceImage, grid: PixelGrid) -> float | None:
     """Source pixel / grid pixel if the source's pixel edges fall on the grid's, and the ratio is 1, 2, 3, …"""
     a, b, c, d, e, f = source.transform
     if source.epsg != grid.epsg or b or d or abs(a + e) > _NEST_TOLERANCE_PX * abs(a):

@@ -34,6 +34,17 @@ def moments_of(values: NDArray[Any]) -> Moments:
     return Moments(flat.size, mean, float(((flat - mean) ** 2).sum()))
 
 
+def moments_of_counts(values: NDArray[np.unsignedinteger[Any]], scale: float, offset: float) -> Moments:
+    """Moments of `value * scale + offset` of all values but 0, which stands for no data. Sums of integers are exact."""
+    n = int(np.count_nonzero(values))
+    if n == 0:
+        return EMPTY
+    flat = values.ravel()
+    total, wide = int(flat.sum(dtype=np.uint64)), flat.astype(np.float64)
+    m2 = (n * int(wide @ wide) - total**2) / n
+    return Moments(n, total / n * scale + offset, m2 * scale**2)
+
+
 def merge(left: Moments, right: Moments) -> Moments:
     """Moments of both populations together (Chan, Golub & LeVeque 1979)."""
     n = left.n + right.n

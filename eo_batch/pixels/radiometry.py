@@ -13,12 +13,10 @@ Mask = NDArray[np.bool_]
 
 def valid_pixels(pixels_yx: Pixels, nodata: float | None) -> Mask:
     """Pixels that hold data: finite and different from `nodata` (which may be NaN or None)."""
+    told = nodata is not None and not np.isnan(nodata)
+    valid: Mask = pixels_yx != nodata if told else np.ones(pixels_yx.shape, bool)
     if np.issubdtype(pixels_yx.dtype, np.floating):
-        valid: Mask = np.isfinite(pixels_yx)
-    else:
-        valid = np.ones(pixels_yx.shape, bool)
-    if nodata is not None and not np.isnan(nodata):
-        valid &= pixels_yx != nodata
+        valid &= np.isfinite(pixels_yx)
     return valid
 
 
@@ -31,9 +29,14 @@ def to_storage(
     from no data. Sentinel-1: linear power. Invalid pixels come out as 0; validity travels beside them.
     """
     if kind.kind == "s2-l2a":
-        shift = offset_dn - kind.add_offset / kind.scale_factor
-        stored = np.clip(pixels_yx.astype(np.int32) + round(shift), 1, 65535)
-        return np.where(valid_yx, stored, 0).astype(np.uint16)
+        shift = round(offset_dn - kind.add_offset / kind.scale_factor)
+        if pixels_yx.dtype == np.uint16 and 0 <= shift <= 65535:
+            stored = np.minimum(pixels_yx, np.uint16(65535 - shift))
+            stored += np.uint16(shift)
+            np.maximum(stored, 1, out=stored)
+        else:
+            stored = np.clip(pixels_yx.astype(np.int32) + shift, 1, 65535).astype(np.uint16)
+        return stored * valid_yx
     if kind.kind == "classes":
         return np.where(valid_yx, pixels_yx, 0).astype(np.uint16)
     values = (np.where(valid_yx, pixels_yx, 0).astype(np.float64) + offset_dn) * scale
@@ -45,7 +48,11 @@ def to_storage(
 def clear_sky(scl_yx: Pixels, invalid_classes: tuple[int, ...]) -> Mask:
     """Pixels that Sentinel-2's scene classification lets through: a class of the legend that is not excluded."""
     good = [code for code in SCL_NAMES if code not in invalid_classes]
-    return np.isin(scl_yx, good)
+    if scl_yx.dtype != np.uint8:
+        return np.isin(scl_yx, good)
+    table = np.isin(np.arange(256), good)
+    clear: Mask = table[scl_yx]
+    return clear
 
 
 def undefined_classes(scl_yx: Pixels) -> dict[int, int]:

@@ -27,16 +27,19 @@ from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes
 from eo_batch.io.windows import RawImage
 from eo_batch.pixels import composite
-from eo_batch.pixels.align import PixelGrid, SourceImage, align, outline_in
+from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import cut
-from eo_batch.pixels.moments import moments_of
+from eo_batch.pixels.layers import Layer, layer_of
+from eo_batch.pixels.moments import moments_of, moments_of_counts
 from eo_batch.pixels.radiometry import clear_sky, to_storage, undefined_classes, valid_pixels
 from eo_batch.settings import Settings
 
 Mask = NDArray[np.bool_]
 _KERNEL_PX = 2
 """Pixels around the block that a resampling kernel may touch."""
+_STRIP_PX = 2**17
+"""Pixels of a strip that is composited at once."""
 _GEOGRAPHIC = 4326
 _SNOW_NOTE_SHARE = 0.3
 """Share of a scene classified as snow from which a person is told: cloud is often taken for snow."""
@@ -97,6 +100,45 @@ class _Image:
     """Whether any scene's grid reaches there."""
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """One array in the making."""
+
+    pixels_byx: NDArray[np.generic]
+    every_tyx: Mask
+    """Whether all bands so far are valid, for each observation."""
+    seen_yx: Mask
+    fill: float
+
+    def join(self, b: int, groups_t: Sequence[Sequence[tuple[Layer, Mask]]], how: str) -> None:
+        """Composite one band: of each observation its layers, the first of which counts, each with the clear sky."""
+        rows = len(self.seen_yx)
+        step = max(_STRIP_PX // max(rows, 1), 1)
+        for first in range(0, rows, step):
+            strip = slice(first, min(first + step, rows))
+            planes, valid = [], []
+            for t, group in enumerate(groups_t):
+                given = [(layer.rows(strip.start, strip.stop), clear[strip]) for layer, clear in group]
+                if not given:
+                    self.every_tyx[t, strip] = False
+                    continue
+                for (_, data), _ in given:
+                    self.seen_yx[strip] |= data
+                pixels, holds = composite.mosaic([p for (p, _), _ in given], [data & sky for (_, data), sky in given])
+                self.every_tyx[t, strip] &= holds
+                planes.append(pixels)
+                valid.append(holds)
+            if planes:
+                combine = composite.mean if how == "mean" else composite.median
+                self.pixels_byx[b, strip] = combine(planes, valid, self.fill)
+
+    def valid_yx(self) -> NDArray[np.uint8]:
+        """Observations in which every band is valid."""
+        if not len(self.every_tyx):
+            return np.zeros(self.seen_yx.shape, np.uint8)
+        return composite.valid_count(self.every_tyx)
+
+
 class _Work:
     """The steps of one shard."""
 
@@ -137,42 +179,39 @@ class _Work:
                 self.notes.extend(_class_notes(scene, result[0]))
 
     async def make_array(self, array: CubeArray) -> _Image:
-        """All bands of one array, composited."""
+        """All bands of one array, composited; the next band is read meanwhile."""
         grid = self.grid(array.pixel_m)
-        masks = {scene.scene_id: self._clear(scene, grid) for scene in self.scenes}
-        clear = {scene_id: mask for scene_id, mask in masks.items() if mask is not None}
+        masks = await asyncio.gather(*(asyncio.to_thread(self._clear, scene, grid) for scene in self.scenes))
+        clear = {scene.scene_id: mask for scene, mask in zip(self.scenes, masks, strict=True) if mask is not None}
         usable = [scene for scene in self.scenes if scene.scene_id in clear]
-        groups = self._groups(usable)
-        every: Mask = np.ones((len(groups), *grid.shape), bool)
-        seen, covered = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
-        bands = []
-        for band in array.band_names:
-            images = await asyncio.gather(*(self._observe(scene, band, grid, array) for scene in usable))
-            by_scene = dict(zip((scene.scene_id for scene in usable), images, strict=True))
-            stack = np.zeros((len(groups), *grid.shape), self.kind.dtype)
-            valid_t: Mask = np.zeros((len(groups), *grid.shape), bool)
-            for t, group in enumerate(groups):
-                present = [(i, clear[s.scene_id]) for s in group if (i := by_scene[s.scene_id]) is not None]
-                for (_, data), _ in present:
-                    seen |= data
-                for s in group:
-                    if by_scene[s.scene_id] is not None:
-                        covered |= self._footprint(s, grid)
-                if present:
-                    pixels_tyx = np.stack([pixels for (pixels, _), _ in present])
-                    valid_tyx = np.stack([data & mask for (_, data), mask in present])
-                    stack[t], valid_t[t] = composite.mosaic(pixels_tyx, valid_tyx)
-            every &= valid_t
-            bands.append(self._composite(stack, valid_t, grid, array))
-        return _Image(np.stack(bands), composite.valid_count(every), seen, covered)
-
-    def _composite(
-        self, stack: NDArray[np.generic], valid_t: Mask, grid: PixelGrid, array: CubeArray
-    ) -> NDArray[np.generic]:
-        if not len(stack):
-            return np.full(grid.shape, self.kind.fill, self.kind.dtype)
-        join = composite.mean if array.spec.composite == "mean" else composite.median
-        return join(stack, valid_t, self.kind.fill)
+        image = _Joined(
+            np.full((len(array.bands), *grid.shape), self.kind.fill, self.kind.dtype),
+            np.ones((len(self._groups(usable)), *grid.shape), bool),
+            np.zeros(grid.shape, bool),
+            self.kind.fill,
+        )
+        reached: set[str] = set()
+        names = array.band_names
+        ahead = asyncio.ensure_future(self._layers(usable, names[0], grid))
+        try:
+            for b in range(len(names)):
+                layers = await ahead
+                if b + 1 < len(names):
+                    ahead = asyncio.ensure_future(self._layers(usable, names[b + 1], grid))
+                reached |= layers.keys()
+                groups = [
+                    [(layers[s.scene_id], clear[s.scene_id]) for s in group if s.scene_id in layers]
+                    for group in self._groups(usable)
+                ]
+                await asyncio.to_thread(image.join, b, groups, array.spec.composite)
+        finally:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+        covered = np.zeros(grid.shape, bool)
+        for scene in usable:
+            if scene.scene_id in reached:
+                covered |= self._footprint(scene, grid)
+        return _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
 
     def _groups(self, scenes: Sequence[Scene]) -> list[list[Scene]]:
         """Scenes that form one observation: one overpass; all of them for products without a time axis."""
@@ -188,27 +227,29 @@ class _Work:
     def _needs_warp(self, scene: Scene) -> bool:
         return any(asset.epsg != self.shard.block.epsg for asset in scene.assets)
 
-    async def _observe(
-        self, scene: Scene, band: str, grid: PixelGrid, array: CubeArray
-    ) -> tuple[NDArray[np.generic], Mask] | None:
-        result = await self.sources.read(scene, band)
-        return None if result is None else await asyncio.to_thread(self._to_grid, *result, grid, array)
+    async def _layers(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[str, Layer]:
+        """A band of each scene that has it, by the scene's id."""
+        layers = await asyncio.gather(*(self._layer(scene, band, grid) for scene in scenes))
+        return {scene.scene_id: layer for scene, layer in zip(scenes, layers, strict=True) if layer is not None}
 
-    def _to_grid(
-        self, raw: RawImage, asset: Asset, grid: PixelGrid, array: CubeArray
-    ) -> tuple[NDArray[np.generic], Mask]:
+    async def _layer(self, scene: Scene, band: str, grid: PixelGrid) -> Layer | None:
+        result = await self.sources.read(scene, band)
+        return None if result is None else await asyncio.to_thread(self._place, *result, grid)
+
+    def _place(self, raw: RawImage, asset: Asset, grid: PixelGrid) -> Layer:
         nodata = raw.nodata if raw.nodata is not None else asset.nodata
         if nodata is None and self.kind.kind in ("s2-l2a", "classes"):
             nodata = 0.0  # both products define it so, whether or not a file says it
-        valid = valid_pixels(raw.pixels_yx, nodata)
-        if raw.mask_yx is not None:
-            valid &= raw.mask_yx
+        mask: Mask = raw.mask_yx if raw.mask_yx is not None else np.broadcast_to(np.True_, raw.pixels_yx.shape)
         if self.kind.kind == "s1" and raw.epsg != _GEOGRAPHIC:
-            valid &= ~swath_border(valid, self._border_px(abs(raw.transform[0])))
-        # Corrected before resampling: on dark ground the order changes the result.
-        stored = to_storage(raw.pixels_yx, valid, self.kind, asset.scale, asset.offset_dn, asset.db)
-        aligned = align(SourceImage(stored, valid, raw.epsg, raw.transform), grid, self.kind.resampling)
-        return aligned.pixels_yx, aligned.valid_yx
+            valid = valid_pixels(raw.pixels_yx, nodata) & mask
+            mask = valid & ~swath_border(valid, self._border_px(abs(raw.transform[0])))
+
+        def convert(pixels_yx: NDArray[np.generic], mask_yx: Mask) -> tuple[NDArray[np.generic], Mask]:
+            valid = valid_pixels(pixels_yx, nodata) & mask_yx
+            return to_storage(pixels_yx, valid, self.kind, asset.scale, asset.offset_dn, asset.db), valid
+
+        return layer_of(SourceImage(raw.pixels_yx, mask, raw.epsg, raw.transform), grid, self.kind.resampling, convert)
 
     def _clear(self, scene: Scene, grid: PixelGrid) -> Mask | None:
         if self.kind.kind != "s2-l2a":
@@ -216,9 +257,10 @@ class _Work:
         raw = self._scl[scene.scene_id]
         if raw is None:
             return None
-        source = SourceImage(raw.pixels_yx, np.ones(raw.pixels_yx.shape, bool), raw.epsg, raw.transform)
-        aligned = align(source, grid, "nearest")
-        return aligned.valid_yx & clear_sky(aligned.pixels_yx, self.sensor.scl_invalid)
+        clear = clear_sky(raw.pixels_yx, self.sensor.scl_invalid)
+        source = SourceImage(clear, np.broadcast_to(np.True_, clear.shape), raw.epsg, raw.transform)
+        pixels, valid = layer_of(source, grid, "nearest", lambda pixels, mask: (pixels, mask)).rows(0, grid.rows)
+        return pixels & valid
 
     def _footprint(self, scene: Scene, grid: PixelGrid) -> Mask:
         """Pixels of the grid inside the scene's raster; all of them where the catalogue does not tell."""
@@ -307,11 +349,12 @@ def _summary_rows(
                 codes, counts = np.unique(stored[stored != int(kind.fill)], return_counts=True)
                 rows.extend(about | {"code": int(code), "n": int(n)} for code, n in zip(codes, counts, strict=True))
                 continue
-            good = valid_pixels(stored, None if np.isnan(kind.fill) else kind.fill)
-            values = stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset
-            if kind.model_scale == "db":
-                values = 10 * np.log10(values[values > 0])
-            sums = moments_of(values)
+            if stored.dtype == np.uint16 and kind.fill == 0 and kind.model_scale != "db":
+                sums = moments_of_counts(stored, kind.scale_factor, kind.add_offset)
+            else:
+                good = valid_pixels(stored, None if np.isnan(kind.fill) else kind.fill)
+                values = stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset
+                sums = moments_of(10 * np.log10(values[values > 0]) if kind.model_scale == "db" else values)
             rows.append(about | {"n": sums.n, "mean": sums.mean, "m2": sums.m2})
     return rows
 
