@@ -34,7 +34,7 @@ def moments_of(values: NDArray[Any]) -> Moments:
     return Moments(flat.size, mean, float(((flat - mean) ** 2).sum()))
 
 
-def moments_of_counts(values: NDArray[np.unsignedinteger[Any]], scale: float, offset: float) -> Moments:
+def moments_of_stored(values: NDArray[np.unsignedinteger[Any]], scale: float, offset: float) -> Moments:
     """Moments of `value * scale + offset` of all values but 0, which stands for no data. Sums of integers are exact."""
     n = int(np.count_nonzero(values))
     if n == 0:

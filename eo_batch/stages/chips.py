@@ -31,7 +31,7 @@ from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import cut
 from eo_batch.pixels.layers import Layer, layer_of
-from eo_batch.pixels.moments import moments_of, moments_of_counts
+from eo_batch.pixels.moments import moments_of, moments_of_stored
 from eo_batch.pixels.radiometry import clear_sky, to_storage, undefined_classes, valid_pixels
 from eo_batch.settings import Settings
 
@@ -112,8 +112,8 @@ class _Joined:
 
     def join(self, b: int, groups_t: Sequence[Sequence[tuple[Layer, Mask]]], how: str) -> None:
         """Composite one band: of each observation its layers, the first of which counts, each with the clear sky."""
-        rows = len(self.seen_yx)
-        step = max(_STRIP_PX // max(rows, 1), 1)
+        rows, cols = self.seen_yx.shape
+        step = max(_STRIP_PX // cols, 1)
         for first in range(0, rows, step):
             strip = slice(first, min(first + step, rows))
             planes, valid = [], []
@@ -350,7 +350,7 @@ def _summary_rows(
                 rows.extend(about | {"code": int(code), "n": int(n)} for code, n in zip(codes, counts, strict=True))
                 continue
             if stored.dtype == np.uint16 and kind.fill == 0 and kind.model_scale != "db":
-                sums = moments_of_counts(stored, kind.scale_factor, kind.add_offset)
+                sums = moments_of_stored(stored, kind.scale_factor, kind.add_offset)
             else:
                 good = valid_pixels(stored, None if np.isnan(kind.fill) else kind.fill)
                 values = stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset

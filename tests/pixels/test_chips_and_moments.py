@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from eo_batch.core.grid import Block
 from eo_batch.pixels.chips import cut, join
-from eo_batch.pixels.moments import EMPTY, Moments, merge, moments_of, moments_of_counts
+from eo_batch.pixels.moments import EMPTY, Moments, merge, moments_of, moments_of_stored
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99))
@@ -93,7 +93,7 @@ def test_few_values_have_no_spread() -> None:
 
 @given(hnp.arrays(np.uint16, (4, 5), elements=st.sampled_from([0, 1, 65535]) | st.integers(0, 65535)))
 def test_moments_of_stored_numbers(stored: np.ndarray) -> None:
-    found = moments_of_counts(stored, 0.0001, -0.1)
+    found = moments_of_stored(stored, 0.0001, -0.1)
     wanted = moments_of(stored[stored > 0] * 0.0001 - 0.1)
     assert found.n == wanted.n
     assert found.mean == pytest.approx(wanted.mean, rel=1e-12, abs=1e-12)
