@@ -14,6 +14,7 @@ from eo_batch.core.scenes import Affine6, Asset
 from eo_batch.io.backends import open_asset
 from eo_batch.io.fetch import ByteBudget, Fetcher, classify
 from eo_batch.io.gdal import read_whole
+from eo_batch.io.tiles import decodable, read_window
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
 from eo_batch.settings import Settings
 
@@ -54,7 +55,7 @@ class AssetReader:
                 tiff = await GeoTIFF.open(key, store=fetcher)
             if tiff.ifd.tile_width is None:
                 return await read_whole(fetcher, key, asset, bounds_of, margin_px)
-            return await self._window(tiff, fetcher, asset, bounds_of, margin_px)
+            return await self._window(tiff, fetcher, key, asset, bounds_of, margin_px)
         except (ReadError, MemoryError):
             raise
         except Exception as error:
@@ -66,7 +67,7 @@ class AssetReader:
             raise ReadError(asset.href, "corrupt", str(error).split("\n", 1)[0][:300]) from error
 
     async def _window(
-        self, tiff: GeoTIFF, fetcher: Fetcher, asset: Asset, bounds_of: BoundsOf, margin_px: int
+        self, tiff: GeoTIFF, fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int
     ) -> RawImage | None:
         epsg = _epsg_of(tiff, asset)
         matrix = tiff.transform
@@ -77,10 +78,15 @@ class AssetReader:
         if window is None:
             return None
         row, col, rows, cols = window
-        array = await tiff.read(window=Window(col_off=col, row_off=row, width=cols, height=rows))
+        mask = None
+        if decodable(tiff):
+            pixels = await read_window(tiff, fetcher, key, window)
+        else:
+            array = await tiff.read(window=Window(col_off=col, row_off=row, width=cols, height=rows))
+            pixels, mask = array.data[0], array.mask
         return RawImage(
-            array.data[0],
-            array.mask,
+            pixels,
+            mask,
             epsg,
             moved(transform, row, col),
             tiff.nodata,
