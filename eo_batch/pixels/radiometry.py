@@ -11,12 +11,18 @@ Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 
 
-def valid_pixels(pixels_yx: Pixels, nodata: float | None) -> Mask:
-    """Pixels that hold data: finite and different from `nodata` (which may be NaN or None)."""
-    told = nodata is not None and not np.isnan(nodata)
-    valid: Mask = pixels_yx != nodata if told else np.ones(pixels_yx.shape, bool)
-    if np.issubdtype(pixels_yx.dtype, np.floating):
+def valid_pixels(pixels_yx: Pixels, nodata: float | None, mask_yx: Mask | None = None) -> Mask:
+    """Pixels that hold data: finite, different from `nodata` (which may be NaN or None), and within the mask if any."""
+    whole = np.issubdtype(pixels_yx.dtype, np.integer)
+    valid: Mask
+    if nodata is None or np.isnan(nodata) or (whole and not float(nodata).is_integer()):
+        valid = np.ones(pixels_yx.shape, bool)
+    else:  # a whole number keeps the comparison in the pixels' own type
+        valid = pixels_yx != (int(nodata) if whole else nodata)
+    if not whole:
         valid &= np.isfinite(pixels_yx)
+    if mask_yx is not None:
+        valid &= mask_yx
     return valid
 
 
@@ -26,17 +32,18 @@ def to_storage(
     """Values in the cube's storage encoding: stored * kind.scale_factor + kind.add_offset is physical.
 
     Sentinel-2: (DN + offset) in ESA's present encoding, 1 to 65535, so that correction leaves dark pixels apart
-    from no data. Sentinel-1: linear power. Invalid pixels come out as 0; validity travels beside them.
+    from no data. Sentinel-1: linear power. Pixels that are not valid hold anything; validity travels beside them.
     """
     if kind.kind == "s2-l2a":
         shift = round(offset_dn - kind.add_offset / kind.scale_factor)
-        if pixels_yx.dtype == np.uint16 and 0 <= shift <= 65535:
+        if pixels_yx.dtype == np.uint16 and shift == 0:
+            stored = np.maximum(pixels_yx, 1)
+        elif pixels_yx.dtype == np.uint16 and 0 < shift <= 65535:
             stored = np.minimum(pixels_yx, np.uint16(65535 - shift))
             stored += np.uint16(shift)
-            np.maximum(stored, 1, out=stored)
         else:
             stored = np.clip(pixels_yx.astype(np.int32) + shift, 1, 65535).astype(np.uint16)
-        return stored * valid_yx
+        return stored
     if kind.kind == "classes":
         return np.where(valid_yx, pixels_yx, 0).astype(np.uint16)
     values = (np.where(valid_yx, pixels_yx, 0).astype(np.float64) + offset_dn) * scale
@@ -55,7 +62,13 @@ def clear_sky(scl_yx: Pixels, invalid_classes: tuple[int, ...]) -> Mask:
     return clear
 
 
-def undefined_classes(scl_yx: Pixels) -> dict[int, int]:
-    """Pixel counts of scene-classification codes that the legend does not have."""
-    codes, counts = np.unique(scl_yx, return_counts=True)
-    return {int(code): int(n) for code, n in zip(codes, counts, strict=True) if int(code) not in SCL_NAMES}
+def class_counts(scl_yx: Pixels) -> dict[int, int]:
+    """Pixel counts of the codes that a class raster holds."""
+    if scl_yx.dtype == np.uint8:
+        # Some rows at a time: bincount needs eight bytes for each of them.
+        counts = np.zeros(256, np.int64)
+        for row in scl_yx:
+            counts += np.bincount(row, minlength=256)
+        return {int(code): int(counts[code]) for code in np.flatnonzero(counts)}
+    codes, found = np.unique(scl_yx, return_counts=True)
+    return {int(code): int(n) for code, n in zip(codes, found, strict=True)}
