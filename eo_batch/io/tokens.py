@@ -19,7 +19,8 @@ _SKEWED_S = 60.0
 """Seconds that a token is used that has expired by this machine's clock, which then is wrong; a refusal tells more."""
 _PUBLIC_S = 3600.0
 """Seconds until a container without a token is asked for again."""
-_TRIES = 4
+_TRIES = 2
+"""Whoever waits for a token tries again by itself."""
 _TIMEOUT_S = (5.0, 15.0)
 """To connect, and between bytes."""
 
