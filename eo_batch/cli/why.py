@@ -54,14 +54,14 @@ def _chip(run: Run, chip_id: str) -> Iterator[str]:
 def _outcome(receipt: Receipt, chip_id: str) -> str:
     share = receipt.valid.get(chip_id)
     spares = sum(source.state == "spare" for source in receipt.sources)
-    parts = [receipt.chips[chip_id]]
+    parts: list[str] = [receipt.chips[chip_id]]
     parts += [f"{100 * share:.1f} % valid"] if share is not None else []
     parts += [f"{spares} of {len(receipt.sources)} files replaced by a spare"] if spares else []
     return ", ".join(parts)
 
 
 def _file(source: Source) -> str:
-    parts = [source.state + (f": {source.detail}" if source.detail else "")]
+    parts: list[str] = [source.state + (f": {source.detail}" if source.detail else "")]
     parts += [f"offset {source.offset_dn:g} ({source.offset_reason})"] if source.offset_reason else []
     parts += [f"{source.tries} tries"] if source.tries > 1 else []
     return ", ".join(parts)
