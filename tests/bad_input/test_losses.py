@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eo_batch.core.errors import ShardFailed
+from eo_batch.cli.why import show_why
+from eo_batch.core.errors import ShardFailed, UsageError
 from eo_batch.core.receipts import Receipt
 from eo_batch.entry.drive import drive, state_of
 from eo_batch.entry.run import Run
@@ -81,6 +82,33 @@ def test_the_spare_is_read_where_a_file_is_broken(
     assert cube_objects(run) == cube_objects(undisturbed)
     told = [row for row in ledger(run) if row["level"] == "source"]
     assert {(row["scene"], row["band"], row["state"]) for row in told} >= {(NEWEST, "B04", "spare")}
+
+
+def test_why_tells_the_story_of_a_chip_file_by_file(web: Web, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    web.fault(f"{NEWEST}/B04.tif", status(404))
+    web.fault(f"{LABELS}/Map.tif", status(404))
+    catalog = f"{web.url}/items.json"
+    with pytest.raises(ShardFailed):
+        go(spec_of(catalog, WEST), store)
+    run = Run(spec_of(catalog, WEST), store, QUICK)
+    receipt = next(receipt for key, receipt in sorted(run.receipts("chips").items()) if key.startswith("s2/"))
+    chip = sorted(receipt.chips)[0]
+    show_why(run, chip)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        rf"{chip} s2 2023-06: {receipt.chips[chip]}, [\d.]+ % valid, 1 of \d+ files replaced by a spare", lines[0]
+    )
+    told = [line for line in lines if line.startswith("  ")]
+    assert len(told) >= len(receipt.sources), "every file"
+    (spare,) = [line for line in told if "B04: spare" in line]
+    assert spare.startswith(f"  {NEWEST} B04: spare: {OLDER}, since ")
+    assert "missing" in spare
+    assert "offset" in spare
+    assert any(re.search(r" B11: ok, offset -?\d+ \(.+\)", line) for line in told)
+    (labels,) = [line for line in lines if line.startswith(f"{chip} labels ")]
+    assert re.search(r": given up after 1 tries: .*Map\.tif: missing", labels)
+    with pytest.raises(UsageError, match="is no chip, scene or shard"):
+        show_why(run, chip[:-1])
 
 
 def test_without_a_spare_the_shard_fails_and_its_remedy_works(web: Web, store: Store) -> None:
