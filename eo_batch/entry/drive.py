@@ -84,7 +84,8 @@ def drive_stage(run: Run, stage: str, runner: Runner, watcher: Watcher) -> None:
         attempts = 1 if stage == "plan" else _ATTEMPTS
         remote = Work(run, stage, runner.name)
         missing = {index: state.shards[index] for index in state.missing}
-        aside = {index: failure_of(tally) for index, tally in set_aside(run, stage, missing).items()}
+        tallies = patiently(run.store, partial(set_aside, run, stage, missing), _waiting(state, watcher))
+        aside = {index: failure_of(tally) for index, tally in tallies.items()}
         for index, why in aside.items():
             watcher.event(state, Event(index, "failed", why.message))
         wanted = tuple(index for index in state.missing if index not in aside)

@@ -27,24 +27,16 @@ REMEDY = "`eo-batch run --retry-quarantined` tries it again"
 
 
 def set_aside(run: Run, stage: str, missing: Mapping[int, str], at_work: str = "") -> dict[int, Tally]:
-    """Count what earlier runs noted of the shards that are missing, by index; those that are not to be tried again.
+    """Count and delete what earlier runs noted of the shards that are missing, by index; those that are not to be tried
+    again.
 
     at_work: a job whose notes stay, since its pods go by them.
     """
-    if stage not in STAGES or not missing:
-        return {}
     store, prefix = run.store, run.identity.prefix(stage)
-    tallies = _tallies(run, stage, missing)
-    by_shard = {shard: index for index, shard in missing.items()}
-    for key, kind, shard in notes(store, prefix):
-        if kind != "failures" or (at_work and key.startswith(layout.work_prefix(prefix, at_work))):
-            continue
-        if shard in by_shard:
-            index = by_shard[shard]
-            added = _added(tallies.get(index), _read(store, key, GivenUp.from_bytes), _why_anew(run, stage, index))
-            if added is not None:
-                tallies[index] = added
-                store.put(layout.tally(prefix, shard), added.to_bytes())
+    tallies, keys = _counted(run, stage, missing, at_work)
+    for index, key in keys:
+        if index in tallies:
+            store.put(layout.tally(prefix, missing[index]), tallies[index].to_bytes())
         store.delete(key)
     return {index: tally for index, tally in tallies.items() if tally.times >= AFTER}
 
@@ -81,17 +73,7 @@ def failure_of(tally: Tally) -> Failure:
 
 def quarantined(run: Run, stage: str, missing: Mapping[int, str]) -> dict[str, Tally]:
     """Tallies of the missing shards that the next run would set aside, by shard. Changes nothing."""
-    if stage not in STAGES or not missing:
-        return {}
-    tallies = _tallies(run, stage, missing)
-    by_shard = {shard: index for index, shard in missing.items()}
-    for key, kind, shard in notes(run.store, run.identity.prefix(stage)):
-        if kind == "failures" and shard in by_shard:
-            index = by_shard[shard]
-            note = _read(run.store, key, GivenUp.from_bytes)
-            added = _added(tallies.get(index), note, _why_anew(run, stage, index))
-            if added is not None:
-                tallies[index] = added
+    tallies, _ = _counted(run, stage, missing)
     return {missing[index]: tally for index, tally in tallies.items() if tally.times >= AFTER}
 
 
@@ -114,6 +96,26 @@ def notes(store: Store, prefix: str) -> Iterator[tuple[str, str, str]]:
             yield key, kind, shard[0].removesuffix(".json")
 
 
+def _counted(
+    run: Run, stage: str, missing: Mapping[int, str], at_work: str = ""
+) -> tuple[dict[int, Tally], list[tuple[int, str]]]:
+    """Tallies of the missing shards with all notes added, by index; indices and keys of those notes."""
+    if not missing:
+        return {}, []
+    tallies = _tallies(run, stage, missing) if stage in STAGES else {}
+    by_shard, keys, prefix = {shard: index for index, shard in missing.items()}, [], run.identity.prefix(stage)
+    for key, kind, shard in notes(run.store, prefix):
+        own = at_work and key.startswith(layout.work_prefix(prefix, at_work))
+        if kind != "failures" or shard not in by_shard or own:
+            continue
+        index = by_shard[shard]
+        keys.append((index, key))
+        note = _read(run.store, key, GivenUp.from_bytes) if stage in STAGES else None
+        if note is not None and _counts(note, _why_anew(run, stage, index)):
+            tallies[index] = _added(tallies.get(index), note)
+    return tallies, keys
+
+
 def _tallies(run: Run, stage: str, missing: Mapping[int, str]) -> dict[int, Tally]:
     """Tallies of missing shards as they are now, by index: of other scenes, or of other losses allowed, none counts."""
     place = layout.tallies_prefix(run.identity.prefix(stage))
@@ -127,10 +129,13 @@ def _tallies(run: Run, stage: str, missing: Mapping[int, str]) -> dict[int, Tall
     return found
 
 
-def _added(tally: Tally | None, note: GivenUp | None, now: tuple[str, float]) -> Tally | None:
-    """A tally with one note more; None if the note says nothing about the shard as it is now."""
-    if note is None or note.exit_code in _NOT_THE_SHARDS or not note.tries or (note.inputs, note.allowed) != now:
-        return None
+def _counts(note: GivenUp, now: tuple[str, float]) -> bool:
+    """Whether a note says something about the shard as it is now."""
+    return bool(note.tries) and note.exit_code not in _NOT_THE_SHARDS and (note.inputs, note.allowed) == now
+
+
+def _added(tally: Tally | None, note: GivenUp) -> Tally:
+    """A tally with one note more."""
     return Tally(
         inputs=note.inputs,
         allowed=note.allowed,
