@@ -111,27 +111,27 @@ def _split(href: str, settings: Settings) -> tuple[_Origin, str]:
     key = unquote(parts.path).lstrip("/")
     if parts.query:  # whoever gave this address has signed it
         return _Origin(parts.scheme, parts.netloc, parts.query, "", "default"), key
-    pattern, how = _row(f"{parts.scheme}://{parts.netloc}", parts.path, _table(settings))
+    rows = _rows(f"{parts.scheme}://{parts.netloc}", settings)
+    fitting = ((below, how) for below, how in rows if not below or f"{key}/".startswith(f"{below}/"))
+    below, how = next(fitting, ("", "default"))
     if how != "planetary-computer":
         return _Origin(parts.scheme, parts.netloc, "", "", how), key
-    below = urlsplit(pattern).path.strip("/")
     container, _, blob = key.removeprefix(below).lstrip("/").partition("/")
     return _Origin(parts.scheme, f"{parts.netloc}/{below}".rstrip("/"), "", container, how), blob
 
 
-@lru_cache(maxsize=8)
-def _table(settings: Settings) -> tuple[tuple[str, str], ...]:
+@lru_cache(maxsize=256)
+def _rows(root: str, settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Paths and ways in of the rows about a host or bucket, in order."""
     elsewhere = settings.assets.endpoint is not None
-    return settings.assets_access + tuple(row for row in TABLE if not (elsewhere and row[0].startswith("s3://")))
-
-
-def _row(root: str, path: str, table: tuple[tuple[str, str], ...]) -> tuple[str, str]:
-    for pattern, how in table:
-        scheme, _, rest = pattern.partition("://")
+    known = [row for row in TABLE if not (elsewhere and row[0].startswith("s3:"))]
+    found = []
+    for origin, how in (*settings.assets_access, *known):
+        scheme, _, rest = origin.partition("://")
         place, _, below = rest.partition("/")
-        if fnmatchcase(root, f"{scheme}://{place}") and (not below or f"{path}/".startswith(f"/{below}/")):
-            return pattern, how
-    return "", "default"
+        if fnmatchcase(root, f"{scheme}://{place}"):
+            found.append((below, how))
+    return tuple(found)
 
 
 def _is_signed(origin: _Origin, settings: Settings) -> bool:
