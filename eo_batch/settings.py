@@ -15,6 +15,11 @@ them, at the moment it needs them, so that nothing secret is pickled, logged or 
 | `EO_BATCH_ANONYMOUS` | `1`: no credentials at all for the store |
 | `EO_BATCH_ASSETS_ANONYMOUS` | `0`: sign requests for `s3://`, `gs://`, `az://` assets (default: unsigned) |
 | `EO_BATCH_ASSETS_ENDPOINT`, `EO_BATCH_ASSETS_REGION` | where `s3://` assets live, if not where the store does |
+| `EO_BATCH_ASSETS_ACCESS` | rows in front of the table of who signs what (`io.assets`), as `origin=how`, with commas |
+| `EO_BATCH_ASSETS_SAS_URL` | where tokens for Azure blobs are asked for (default: Planetary Computer) |
+| `EO_BATCH_ASSETS_STALL_S`, `EO_BATCH_ASSETS_PATIENCE_S` | time-outs of reading, seconds (`Settings`) |
+| `PC_SDK_SUBSCRIPTION_KEY` | Planetary Computer: fewer limits on how many tokens are given out |
+| `EARTHDATA_TOKEN`, or `EARTHDATA_USERNAME` and `EARTHDATA_PASSWORD` | NASA Earthdata; else `~/.netrc` (`s3://` only) |
 | `EO_BATCH_WORKERS`, `EO_BATCH_INFLIGHT_BYTES`, `EO_BATCH_RETRIES` | knobs |
 | `WORLD_SIZE`, `RANK`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT` | processes that train together; torchrun sets them |
 """
@@ -68,6 +73,10 @@ class StoreOptions:
         return any(url is not None and url.startswith("http://") for url in given)
 
 
+ACCESS = ("unsigned", "signed", "requester-pays", "planetary-computer", "earthdata")
+"""Ways to be let in to files; an address that begins with https:// is a fifth: it gives Earthdata's keys for S3."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Which of several processes that train together this one is, as torchrun tells each of them."""
@@ -92,6 +101,15 @@ class Settings:
     """How the store of runs is reached."""
     assets: StoreOptions = field(default_factory=lambda: StoreOptions(anonymous=True))
     """How assets named by catalogues are reached."""
+    assets_access: tuple[tuple[str, str], ...] = ()
+    """Rows (origin, way in) that come before the table in `io.assets`."""
+    assets_sas_url: str = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
+    """Where tokens for Azure blobs are asked for."""
+    assets_stall_s: float = 60.0
+    """Seconds after which a request of a file counts as stalled though bytes trickle in; what else is in flight adds to
+    it (`io.fetch`)."""
+    assets_patience_s: float = 120.0
+    """Seconds that one shard waits, in all, for sources of which none answers."""
     workers: int | None = None
     """Worker processes of the local runner; None is one for each core."""
     inflight_bytes: int = 256 * 2**20
@@ -134,6 +152,10 @@ class Settings:
                 _url(env, "EO_BATCH_ASSETS_ENDPOINT") or endpoint,
                 env.get("EO_BATCH_ASSETS_REGION") or region,
             ),
+            assets_access=_access(env),
+            assets_sas_url=_url(env, "EO_BATCH_ASSETS_SAS_URL") or cls.assets_sas_url,
+            assets_stall_s=_seconds(env, "EO_BATCH_ASSETS_STALL_S", cls.assets_stall_s),
+            assets_patience_s=_seconds(env, "EO_BATCH_ASSETS_PATIENCE_S", cls.assets_patience_s),
             workers=_integer(env, "EO_BATCH_WORKERS", least=1),
             inflight_bytes=_integer(env, "EO_BATCH_INFLIGHT_BYTES", least=2**20) or 256 * 2**20,
             ranks=_ranks(env),
@@ -153,6 +175,18 @@ class AzureSecret:
 def azure_secret(environ: Mapping[str, str] | None = None) -> AzureSecret:
     """The Azure credentials of `environ` (this process's environment if None); empty where there are none."""
     return _azure_parts(os.environ if environ is None else environ).secret
+
+
+def planetary_computer_key() -> str | None:
+    """This process's subscription key of Planetary Computer, if it has one."""
+    return os.environ.get("PC_SDK_SUBSCRIPTION_KEY") or None
+
+
+def earthdata_login() -> str | tuple[str, str] | None:
+    """This process's Earthdata token, or else user and password; None leaves `~/.netrc`."""
+    token, user = os.environ.get("EARTHDATA_TOKEN"), os.environ.get("EARTHDATA_USERNAME")
+    password = os.environ.get("EARTHDATA_PASSWORD")
+    return token or ((user, password) if user and password else None)
 
 
 @dataclass(frozen=True)
@@ -238,6 +272,32 @@ def _integer(env: Mapping[str, str], name: str, *, least: int) -> int | None:
     if value < least:
         raise UsageError(f"{name}={value} is too small; use {least} or more")
     return value
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise UsageError(f"{name}={text!r} is no number of seconds above 0; use {default:g}")
+    return value
+
+
+def _access(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    rows = []
+    for row in env.get("EO_BATCH_ASSETS_ACCESS", "").replace(",", " ").split():
+        origin, _, how = row.rpartition("=")
+        if "://" not in origin or not (how in ACCESS or how.startswith(("https://", "http://"))):
+            raise UsageError(
+                f"EO_BATCH_ASSETS_ACCESS: {row!r} is not origin=how, as in s3://bucket=requester-pays; "
+                f"how is {', '.join(ACCESS)}, or the address that gives Earthdata's keys for S3"
+            )
+        rows.append((origin.rstrip("/"), how))
+    return tuple(rows)
 
 
 def _url(env: Mapping[str, str], name: str) -> str | None:

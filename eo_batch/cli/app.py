@@ -63,6 +63,9 @@ def run(
     on: Annotated[
         Path | None, typer.Option("--on", help="Profile that says where to run.", show_default="this machine")
     ] = None,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try shards again that run after run has given up.")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Hand the run over and return; only for profiles whose runner is argo.")
     ] = False,
@@ -70,7 +73,8 @@ def run(
     """Run a spec, or go on with a run that was interrupted: only what has no receipt yet is done."""
     again = f"eo-batch run {_words(spec, overrides, store, on)}"
     placement = _placement(on, workers)
-    _drive(_spec(spec, overrides), _store(_chosen(store, placement)), placement, until, again, refresh, detach)
+    place = _store(_chosen(store, placement))
+    _drive(_spec(spec, overrides), place, placement, until, again, refresh, detach, retry_quarantined)
 
 
 @app.command()
@@ -135,7 +139,7 @@ def why(
     store: StoreOpt = "runs",
 ) -> None:
     """Tell what happened to one chip, scene or shard, and why."""
-    from eo_batch.cli.show import show_why
+    from eo_batch.cli.why import show_why
 
     show_why(_open(store, name), key)
 
@@ -267,11 +271,13 @@ def _drive(
     again: str,
     refresh: bool = False,
     detach: bool = False,
+    retry_quarantined: bool = False,
 ) -> None:
     from eo_batch.cli.show import show_probe
     from eo_batch.cli.watch import watcher
     from eo_batch.core import layout
     from eo_batch.entry.launch import launch
+    from eo_batch.entry.quarantine import release
     from eo_batch.entry.run import Run
     from eo_batch.entry.stages import stages_of
     from eo_batch.settings import Settings
@@ -279,6 +285,8 @@ def _drive(
     opened = Run(spec, store, Settings.from_env(), refresh)
     if until is not None and until not in stages_of(opened):
         raise UsageError(f"--until {until!r} is no stage of this run; its stages are {', '.join(stages_of(opened))}")
+    if retry_quarantined:
+        release(opened)
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
     try:
         with watcher(opened) as watching:

@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from eo_batch.core import layout
-from eo_batch.core.errors import StoreError, UsageError
+from eo_batch.core.errors import StoreError
 from eo_batch.core.plan import Plan
 from eo_batch.core.spec import RunSpec
 from eo_batch.entry.run import Run
 from eo_batch.entry.status import status_json, status_of
-from eo_batch.io.tables import read_table
 
 if TYPE_CHECKING:
     from eo_batch.io.aws import InitReport
@@ -70,8 +69,12 @@ def show_status(run: Run, as_json: bool, waits: Sequence[str] = ()) -> None:
     Console().print(table)
     told = [(row.stage, note) for row in stages for note in row.notes]
     for stage, note in told:
-        if note.failure is not None:
+        if note.quarantined:
+            typer.echo(f"{stage} {note.shard}: quarantined after {note.tries} tries: {note.failure}")
+        elif note.failure is not None:
             typer.echo(f"{stage} {note.shard}: given up after {note.tries} tries: {note.failure}")
+    if any(note.quarantined for _, note in told):
+        typer.echo("Shards in quarantine are not tried again until `eo-batch run --retry-quarantined`.")
     begun = [(stage, note) for stage, note in told if note.failure is None]
     for stage, note in begun[:_SHOWN_BEGUN]:
         typer.echo(f"{stage} {note.shard}: try {note.tries}, begun {note.since} on {note.host}")
@@ -79,31 +82,6 @@ def show_status(run: Run, as_json: bool, waits: Sequence[str] = ()) -> None:
         typer.echo(f"… and {len(begun) - _SHOWN_BEGUN} more shards that were begun")
     for wait in waits:
         typer.echo(f"waiting: {wait}")
-
-
-def show_why(run: Run, key: str) -> None:
-    """The ledger's rows about one chip, scene or shard; its receipt while there is no ledger."""
-    prefix = run.identity.prefix("publish")
-    ledger_key = f"{prefix}/ledger.parquet"
-    rows = read_table(run.store, ledger_key).to_pylist() if run.store.exists(ledger_key) else _from_receipts(run)
-    block = next((row["block"] for row in rows if row.get("chip_id") == key), None)
-    about = [
-        row
-        for row in rows
-        if key in (row.get("chip_id"), row.get("scene"), f"{row['sensor']}/{row.get('bin')}/{row.get('block')}")
-        or (block is not None and row.get("block") == block and row["level"] != "chip")
-    ]
-    if not about:
-        raise UsageError(
-            f"{key!r} is no chip, scene or shard that {run.spec.name} has something to tell about; "
-            "chip ids look like u33n-2560m-r01992-c00195 and are listed in chips.parquet, shard keys in receipts/"
-        )
-    for row in about:
-        subject = row.get("chip_id") or row.get("scene") or ""
-        place = " ".join(str(row[k]) for k in ("sensor", "bin", "band") if row.get(k))
-        share = f", {100 * row['valid']:.1f} % valid" if row.get("valid") is not None else ""
-        cause = f": {row['cause']}" if row.get("cause") else ""
-        typer.echo(f"{subject} {place}: {row['state']}{share}{cause}")
 
 
 def show_probe(run: Run) -> None:
@@ -127,29 +105,6 @@ def show_init(report: "InitReport") -> None:
     typer.echo(str(report))
     if not report.complete:
         raise StoreError("not every step holds; see the lines above")
-
-
-def _from_receipts(run: Run) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for shard in run.plan.shards:
-        receipt = run.receipt("chips", shard.key)
-        place = {"sensor": shard.sensor, "bin": shard.bin_key, "block": shard.block.key}
-        for chip_id in shard.chip_ids:
-            state = receipt.chips[chip_id] if receipt else "not done yet"
-            valid = receipt.valid.get(chip_id) if receipt else None
-            rows.append({**place, "level": "chip", "chip_id": chip_id, "state": state, "valid": valid})
-        for source in receipt.sources if receipt else ():
-            rows.append(
-                {
-                    **place,
-                    "level": "source",
-                    "scene": source.scene,
-                    "band": source.band,
-                    "state": source.state,
-                    "cause": source.detail,
-                }
-            )
-    return rows
 
 
 def _right(title: str) -> Any:

@@ -100,6 +100,16 @@ def work_failures_prefix(prefix: str, work: str) -> str:
     return f"{prefix}/work/{work}/failures/"
 
 
+def tally(prefix: str, shard: str) -> str:
+    """How often runs have given up a shard (JSON)."""
+    return f"{tallies_prefix(prefix)}{shard}.json"
+
+
+def tallies_prefix(prefix: str) -> str:
+    """Where the shards that runs have given up are listed."""
+    return f"{prefix}/given-up/"
+
+
 def workflow_spec(run: str, work: str) -> str:
     """The spec that all steps of one workflow go by, whatever is submitted under the run's name meanwhile."""
     return f"{run}/work/{work}/{RUN_SPEC}"

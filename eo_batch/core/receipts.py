@@ -30,11 +30,13 @@ class Source(_Value):
     """Address without query or token."""
     state: SourceState
     detail: str = ""
-    """What went wrong, or the id of the spare."""
+    """What went wrong, or the id of the spare; of a file that was read in the end, what went wrong last."""
     bytes_in: int = 0
     """Bytes fetched."""
     requests: int = 0
     """Range requests sent."""
+    tries: int = 1
+    """How often the file was read until this outcome."""
     offset_dn: float = 0.0
     offset_reason: str = ""
 

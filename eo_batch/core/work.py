@@ -38,6 +38,8 @@ class WorkList(_Value):
     """Whether chips whose scenes changed are made again."""
     spec: str
     """The run spec, YAML."""
+    aside: dict[int, str] = {}
+    """Why, of the indices that are not to be tried: they failed in earlier runs."""
 
     def slice_of(self, number: int) -> tuple[int, ...]:
         """Indices that pod `number` runs; empty past the end."""
@@ -64,3 +66,25 @@ class GivenUp(_Value):
     trace: str = ""
     """Traceback of a fault of our own; empty for errors that are meant for people."""
     exit_code: int = 1
+    inputs: str = ""
+    """Digest of what the shard was to be made from."""
+    allowed: float = 0.0
+    """`limits.max_missing` of the run that gave it up."""
+    at: str = ""
+    """UTC time, ISO 8601."""
+
+
+class Tally(_Value):
+    """How often runs have given up a shard that is not done."""
+
+    inputs: str
+    """As in `GivenUp`: of another shard's content these are not failures."""
+    allowed: float
+    times: int
+    """Runs that gave it up."""
+    tries: int
+    """Tries of all of them."""
+    message: str
+    """Why, the last time."""
+    exit_code: int
+    at: str

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from eo_batch.core.errors import ShardFailed
+from eo_batch.core.errors import ShardFailed, StoreError
 from eo_batch.entry.door import Door
 from eo_batch.entry.patience import patiently
+from eo_batch.entry.quarantine import failure_of, set_aside
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import counts, inputs_of, prepare, shards_of, stages_of
 from eo_batch.entry.work import Work
@@ -72,7 +73,8 @@ def drive(run: Run, runner: Runner, watcher: Watcher, until: str | None = None) 
 def drive_stage(run: Run, stage: str, runner: Runner, watcher: Watcher) -> None:
     """Run what is missing of one stage, whose upstream stages are done.
 
-    Raises ShardFailed naming what could not be done; everything else of the stage is done by then.
+    Raises ShardFailed naming what could not be done; everything else of the stage is done by then. Shards that earlier
+    runs gave up again and again are not tried.
     """
     state = known_state(run, stage, watcher)
     watcher.begin(state)
@@ -81,10 +83,23 @@ def drive_stage(run: Run, stage: str, runner: Runner, watcher: Watcher) -> None:
         # A search has retries of its own, and whoever waits for a plan wants to know soon that there is none.
         attempts = 1 if stage == "plan" else _ATTEMPTS
         remote = Work(run, stage, runner.name)
-        job = Job(stage, state.missing, Door(run, stage, runner.name), attempts, remote, memory_mb(run, state))
-        outcome = runner.run(job, partial(watcher.event, state))
-        if outcome.failed:
-            raise shard_failed(state, outcome.failed)
+        missing = {index: state.shards[index] for index in state.missing}
+        tallies = patiently(run.store, partial(set_aside, run, stage, missing), _waiting(state, watcher))
+        aside = {index: failure_of(tally) for index, tally in tallies.items()}
+        for index, why in aside.items():
+            watcher.event(state, Event(index, "failed", why.message))
+        wanted = tuple(index for index in state.missing if index not in aside)
+        failed: dict[int, Failure] = {}
+        if wanted:
+            job = Job(stage, wanted, Door(run, stage, runner.name), attempts, remote, memory_mb(run, state))
+            failed |= runner.run(job, partial(watcher.event, state)).failed
+        if failed or aside:
+            error = shard_failed(state, failed | aside)
+            try:
+                remote.note(failed)
+            except StoreError as left:
+                error.add_note(str(left))  # why the run ended matters more
+            raise error
     watcher.end(state)
 
 

@@ -4,7 +4,7 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -17,6 +17,7 @@ from eo_batch.core.errors import DataError, ShardFailed, StoreMissing, UsageErro
 from eo_batch.core.specfile import dump_spec, parse_spec
 from eo_batch.core.work import GivenUp, Try, WorkList
 from eo_batch.entry.door import Door, done, lead
+from eo_batch.entry.quarantine import failure_of, given_up, note_failures, notes, quarantined, set_aside
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import counts, inputs_of, joined, shards_of
 from eo_batch.io.store import Store
@@ -56,6 +57,8 @@ class Work:
 
     def freeze(self, indices: Sequence[int], shards_per_pod: int) -> tuple[str, ...]:
         """See `Remote.freeze`. A named list that is there already stays as it is: pods may be at work on it."""
+        shards = shards_of(self.run, self.stage)
+        aside = set_aside(self.run, self.stage, {index: shards[index] for index in indices}, self.name)
         wanted = WorkList(
             stage=self.stage,
             indices=tuple(indices),
@@ -64,6 +67,7 @@ class Work:
             runner=self.runner,
             refresh=self.run.refresh,
             spec=dump_spec(self.run.spec),
+            aside={index: failure_of(tally).message for index, tally in aside.items()},
         )
         store, work = self.run.store, self.name or uuid.uuid4().hex[:12]
         key = layout.work_list(self._prefix, work)
@@ -72,10 +76,6 @@ class Work:
         elif not store.put_if_absent(key, wanted.to_bytes(), expires=True):
             wanted = WorkList.from_bytes(store.get(key), store.href(key))
         self._take(work, wanted.indices)
-        again = set(self._pending.values())
-        for note, kind, shard in _notes(store, self._prefix):
-            if kind == "failures" and shard in again and not note.startswith(layout.work_prefix(self._prefix, work)):
-                store.delete(note)
         return ("eo-batch", "slice", key, SLICE, "--store", store.url)
 
     def frozen(self) -> WorkList:
@@ -112,6 +112,12 @@ class Work:
             del self._pending[index]
         return self._settled
 
+    def note(self, failed: Mapping[int, Failure]) -> None:
+        """Leave notes on shards that were given up, for runs to come and for `eo-batch status`."""
+        shards = shards_of(self.run, self.stage)
+        work = self._id or self.name or uuid.uuid4().hex[:12]
+        note_failures(self.run, self.stage, work, {index: (shards[index], why) for index, why in failed.items()})
+
     def forget(self) -> None:
         """See `Remote.forget`. Notes on shards that were given up stay, for `eo-batch status`."""
         work = self._id or self.name
@@ -134,6 +140,8 @@ class Trouble:
     since: str = ""
     """When it was last begun, UTC."""
     host: str = ""
+    quarantined: bool = False
+    """Whether the next run leaves it out."""
 
 
 def troubles(run: Run, stage: str, missing: Iterable[str]) -> list[Trouble]:
@@ -141,7 +149,7 @@ def troubles(run: Run, stage: str, missing: Iterable[str]) -> list[Trouble]:
     store, prefix = run.store, run.identity.prefix(stage)
     wanted = set(missing)
     found: dict[str, Trouble] = {}
-    for key, kind, shard in sorted(_notes(store, prefix), key=lambda note: note[1], reverse=True):
+    for key, kind, shard in sorted(notes(store, prefix), key=lambda note: note[1], reverse=True):
         if shard not in wanted:
             continue
         try:
@@ -154,16 +162,11 @@ def troubles(run: Run, stage: str, missing: Iterable[str]) -> list[Trouble]:
         else:
             failure = GivenUp.from_bytes(data, where)
             found[shard] = Trouble(shard, failure.tries, failure.message)
+    shards = {shard: index for index, shard in enumerate(shards_of(run, stage)) if shard in wanted}
+    for shard, tally in quarantined(run, stage, {index: shard for shard, index in shards.items()}).items():
+        if shard not in found or found[shard].failure is not None:
+            found[shard] = Trouble(shard, tally.tries, tally.message, quarantined=True)
     return sorted(found.values(), key=lambda trouble: trouble.shard)
-
-
-def _notes(store: Store, prefix: str) -> Iterator[tuple[str, str, str]]:
-    """Key, kind (`tries`, `failures`) and shard of every note of a stage."""
-    works = layout.works_prefix(prefix)
-    for key in store.list(works):
-        _, kind, *shard = key.removeprefix(works).split("/", 2)
-        if shard:
-            yield key, kind, shard[0].removesuffix(".json")
 
 
 def run_slice(
@@ -242,7 +245,7 @@ class _Slice:
                 self.say(f"{stage} {shard}: trying again: {fault.message}")
             else:
                 complete = False
-                self._note(self.book.give_up, shard, _given_up(fault, tries + 1))
+                self._note(self.book.give_up, shard, self._given_up(index, fault, tries + 1))
                 self.say(f"{stage} {shard}: failed: {fault.message}")
         return complete
 
@@ -253,15 +256,24 @@ class _Slice:
             return _Settled.DONE
         if self.book.given_up(shard):
             return _Settled.GIVEN_UP
+        if index in self.listed.aside:
+            why = self.listed.aside[index]
+            self.book.give_up(shard, self._given_up(index, Fault(why, retryable=False), 0))
+            self.say(f"{self.listed.stage} {shard}: {why}")
+            return _Settled.GIVEN_UP
         tries = self.book.tries(shard)
         if tries >= self.listed.attempts:
-            self.book.give_up(shard, _given_up(_DIED, tries))
+            self.book.give_up(shard, self._given_up(index, _DIED, tries))
             self.say(f"{self.listed.stage} {shard}: failed: {_DIED.message}")
             return _Settled.GIVEN_UP
         if again:
             self.sleep(min(2.0**tries, _LONGEST_PAUSE_S))
         self.book.begin(shard, tries + 1)
         return tries
+
+    def _given_up(self, index: int, fault: Fault, tries: int) -> GivenUp:
+        failure = Failure(fault.message, tries, fault.trace, fault.exit_code)
+        return given_up(self.run_, self.listed.stage, index, failure)
 
     def _note(self, note: Callable[..., None], *what: object) -> None:
         if self.world is None or self.world.rank == 0:
@@ -279,10 +291,6 @@ def other_version(run: Run) -> UsageError:
         f"eo-batch {__version__}, which is in this pod's image, makes other stages of {run.spec.name} than the version "
         "that started it: use an image of that version (cluster.image, cluster.gpu_image)"
     )
-
-
-def _given_up(fault: Fault, tries: int) -> GivenUp:
-    return GivenUp(message=fault.message, tries=tries, trace=fault.trace, exit_code=fault.exit_code)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Opens obstore clients: one function for each kind of store, and `open_asset` for files that catalogues name.
+"""Opens obstore clients: one function for each kind of store.
 
 obstore does the transfers; boto3 finds AWS credentials (profiles, SSO, roles, instance metadata) and renews them.
 """
@@ -9,28 +9,30 @@ import json
 import os
 import threading
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from obstore.store import AzureStore, GCSStore, HTTPStore, LocalStore, MemoryStore, S3Store
 
 from eo_batch.core.errors import StoreDenied, StoreError, StoreMissing, UsageError
-from eo_batch.settings import Settings, StoreOptions, azure_secret
+from eo_batch.settings import StoreOptions, azure_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obstore.store import (
         AzureAccessKey,
         AzureConfig,
         AzureSASToken,
         ClientConfig,
         GCSConfig,
-        ObjectStore,
         RetryConfig,
         S3Config,
         S3Credential,
     )
+
+    S3Provider = Callable[[], S3Credential]
+    AzureProvider = Callable[[], AzureSASToken]
 
 _CREDENTIAL_LIFE = timedelta(minutes=10)
 """How long obstore keeps a credential before it asks boto3 again, which renews those about to expire."""
@@ -67,8 +69,11 @@ def open_local(folder: Path, *, create: bool) -> LocalStore:
     return LocalStore(folder, mkdir=create)
 
 
-def open_s3(bucket: str, prefix: str, options: StoreOptions) -> S3Store:
-    """An S3 bucket, seen below `prefix`. Raises StoreDenied where no credentials can be found."""
+def open_s3(bucket: str, prefix: str, options: StoreOptions, given: S3Provider | None = None) -> S3Store:
+    """An S3 bucket, seen below `prefix`, with credentials `given` or those that boto3 finds.
+
+    Raises StoreDenied where no credentials can be found.
+    """
     config: S3Config = {
         "region": options.region or "us-east-1",
         "virtual_hosted_style_request": options.virtual_hosted,
@@ -76,14 +81,14 @@ def open_s3(bucket: str, prefix: str, options: StoreOptions) -> S3Store:
     }
     if options.endpoint is not None:
         config["endpoint"] = options.endpoint
-    provider = None
-    if options.anonymous:
+    provider = given
+    if given is None and options.anonymous:
         config["skip_signature"] = True
-    else:
-        provider = AwsCredentials(options.profile)
-        provider.check(f"s3://{bucket}")
-        if options.region is None and provider.region is not None:
-            config["region"] = provider.region
+    elif given is None:
+        provider = found = AwsCredentials(options.profile)
+        found.check(f"s3://{bucket}")
+        if options.region is None and found.region is not None:
+            config["region"] = found.region
     return S3Store(
         bucket,
         prefix=prefix or None,
@@ -106,6 +111,21 @@ def open_gcs(bucket: str, prefix: str, options: StoreOptions) -> GCSStore:
         config["skip_signature"] = True
     return GCSStore(
         bucket, prefix=prefix or None, config=config, client_options=_client(options), retry_config=_retry(options)
+    )
+
+
+def open_blobs(
+    endpoint: str, account: str, container: str, provider: AzureProvider, options: StoreOptions
+) -> AzureStore:
+    """A container of somebody else's Azure account, whose tokens `provider` gives."""
+    client = _client(options)
+    client["allow_http"] = endpoint.startswith("http://")
+    return AzureStore(
+        container,
+        config={"account_name": account, "endpoint": endpoint},
+        client_options=client,
+        retry_config=_retry(options),
+        credential_provider=provider,
     )
 
 
@@ -134,43 +154,13 @@ def open_azure(container: str, prefix: str, options: StoreOptions) -> AzureStore
     )
 
 
-def open_asset(href: str, settings: Settings) -> tuple[ObjectStore, str]:
-    """A client for the origin of `href`, and the key of `href` in it.
-
-    `href` is a path or a file, http(s), s3, gs or az URL. Clients are kept per origin (and per token, where the
-    URL carries one in its query). Raises UsageError for another scheme, StoreDenied, StoreMissing.
-    """
-    refuse_fork()
-    if "://" not in href:
-        path = Path(href).absolute()
-        return _asset_origin("file", str(path.parent), "", settings.assets), path.name
-    parts = urlsplit(href)
-    key = unquote(parts.path).lstrip("/")
-    if parts.scheme == "file":
-        path = Path(unquote(parts.path))
-        return _asset_origin("file", str(path.parent), "", settings.assets), path.name
-    return _asset_origin(parts.scheme, parts.netloc, parts.query, settings.assets), key
-
-
-@lru_cache(maxsize=256)
-def _asset_origin(scheme: str, place: str, query: str, options: StoreOptions) -> ObjectStore:
-    """One client for one origin."""
-    match scheme:
-        case "file":
-            return open_local(Path(place), create=False)
-        case "http" | "https":
-            url = f"{scheme}://{place}/" + (f"?{query}" if query else "")
-            client = _client(options)
-            client["allow_http"] = scheme == "http"
-            return HTTPStore(url, client_options=client, retry_config=_retry(options))
-        case "s3":
-            return open_s3(place, "", options)
-        case "gs":
-            return open_gcs(place, "", options)
-        case "az":
-            return open_azure(place, "", options)
-        case _:
-            raise UsageError(f"assets at {scheme}:// can't be read; use https, s3, gs, az, file or a path")
+def open_http(origin: str, query: str, options: StoreOptions, bearer: str | None = None) -> HTTPStore:
+    """A web server, `scheme://host`; every request carries `query`, and `bearer` as its authorization."""
+    client = _client(options)
+    client["allow_http"] = origin.startswith("http://")
+    if bearer is not None:
+        client["default_headers"] = {"authorization": f"Bearer {bearer}"}
+    return HTTPStore(f"{origin}/" + (f"?{query}" if query else ""), client_options=client, retry_config=_retry(options))
 
 
 class AwsCredentials:

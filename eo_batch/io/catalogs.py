@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from eo_batch.core.errors import CatalogError, SpecError, StoreError
 from eo_batch.core.stacitems import absolute_href
 from eo_batch.core.timebins import midnight
-from eo_batch.io.backends import open_asset
+from eo_batch.io.assets import open_asset
 from eo_batch.io.fetch import classify
 from eo_batch.settings import Settings
 

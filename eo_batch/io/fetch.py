@@ -17,6 +17,7 @@ from obstore.exceptions import (
 )
 
 from eo_batch.core.errors import FailureKind, ReadError, StoreDenied, StoreMissing
+from eo_batch.io.tokens import TokenUnavailable
 
 if TYPE_CHECKING:
     from obstore import Bytes
@@ -27,6 +28,9 @@ _FORBIDDEN = (PermissionDeniedError, UnauthenticatedError, PermissionError, Stor
 _STATUS = re.compile(r"status code: (\d{3})")
 """Where the client's words hold the HTTP status; bare numbers also occur in addresses and durations."""
 _BEYOND_END = re.compile(r"InvalidRange|InvalidGetRange|range (started at|was invalid|starting at)", re.IGNORECASE)
+_LEAST_RATE = 2**20
+"""Bytes a second that a line brings at least while it is shared by all that is in flight; below, a request has
+stalled."""
 _COALESCE_GAP = 64 * 1024
 """Ranges closer than this are fetched as one: cheaper than another request (bytes)."""
 
@@ -35,6 +39,8 @@ def classify(error: Exception) -> FailureKind:
     """The failure class of what an object store client raised, after its own retries."""
     if isinstance(error, _MISSING):
         return "missing"
+    if TokenUnavailable.__name__ in str(error):
+        return "transient"
     if isinstance(error, _FORBIDDEN):
         return "forbidden"
     text = str(error)
@@ -58,6 +64,11 @@ class ByteBudget:
         self._limit = limit
         self._used = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes that are held now."""
+        return self._used
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[None]:
@@ -85,10 +96,12 @@ class Fetcher:
     Keeps what the TIFF library would swallow: the class of the first failure. Counts bytes and requests.
     """
 
-    def __init__(self, client: "ObjectStore", href: str, budget: ByteBudget) -> None:
+    def __init__(self, client: "ObjectStore", href: str, budget: ByteBudget, stall_s: float) -> None:
+        """stall_s: seconds that a request may take, besides what the line needs for all that is in flight."""
         self._client = client
         self._href = href
         self._budget = budget
+        self._stall_s = stall_s
         self.size: int | None = None
         """Bytes of the object, known after the first request."""
         self.bytes_in = 0
@@ -106,7 +119,7 @@ class Fetcher:
         if self._all is not None:
             return self._all[start:stop]
         try:
-            async with self._budget.hold(stop - start):
+            async with self._budget.hold(stop - start), self._deadline():
                 if self.size is None:
                     answer = await obstore.get_async(self._client, path, options={"range": (start, stop)})
                     self.size = answer.meta["size"]
@@ -115,6 +128,7 @@ class Fetcher:
                     raise self._short(stop)
                 else:
                     data = await obstore.get_range_async(self._client, path, start=start, end=min(stop, self.size))
+            self._check_whole(len(data), min(stop, self.size) - start)
         except NotSupportedError:
             return (await self._entire(path))[start:stop]
         except (BaseError, OSError) as error:
@@ -140,10 +154,11 @@ class Fetcher:
             whole = self._all
             return [whole[start:end] for start, end in zip(starts, ends, strict=True)]
         try:
-            async with self._budget.hold(sum(ends) - sum(starts)):
+            async with self._budget.hold(sum(ends) - sum(starts)), self._deadline():
                 data = await obstore.get_ranges_async(
                     self._client, path, starts=starts, ends=ends, coalesce=_COALESCE_GAP
                 )
+            self._check_whole(sum(map(len, data)), sum(ends) - sum(starts))
         except (BaseError, OSError) as error:
             raise self._failed(error) from error
         self.bytes_in += sum(len(part) for part in data)
@@ -156,22 +171,35 @@ class Fetcher:
 
     async def _entire(self, path: str) -> bytes:
         try:
-            answer = await obstore.get_async(self._client, path)
+            async with asyncio.timeout(self._stall_s):
+                answer = await obstore.get_async(self._client, path)
             self.size = int(answer.meta["size"])
-            async with self._budget.hold(self.size):
-                self._all = bytes(await answer.bytes_async())
+            async with self._budget.hold(self.size), self._deadline():
+                data = bytes(await answer.bytes_async())
+            self._check_whole(len(data), self.size)
+            self._all = data
         except (BaseError, OSError) as error:
             raise self._failed(error) from error
         self.bytes_in += len(self._all)
         self.requests += 1
         return self._all
 
+    def _deadline(self) -> asyncio.Timeout:
+        """Ends what trickles: the client sees no stall in a line that brings a byte now and then."""
+        return asyncio.timeout(self._stall_s + self._budget.in_flight / _LEAST_RATE)
+
+    def _check_whole(self, got: int, wanted: int) -> None:
+        """The client passes on a body that its server cut short and announced so."""
+        if got != wanted:
+            raise self._remember(ReadError(self._href, "transient", f"{got} bytes came where {wanted} were asked for"))
+
     def _short(self, wanted: int) -> ReadError:
         return self._remember(ReadError(self._href, "truncated", f"{self.size} bytes where {wanted} were announced"))
 
     def _failed(self, error: Exception) -> ReadError:
         kind = classify(error)
-        return self._remember(ReadError(self._href, kind, _first_line(error)))
+        # asyncio's own time-outs say nothing.
+        return self._remember(ReadError(self._href, kind, _first_line(error) or "stalled: the bytes come too slowly"))
 
     def _remember(self, failure: ReadError) -> ReadError:
         self.failure = self.failure or failure

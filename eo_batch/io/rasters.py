@@ -5,22 +5,30 @@ and opened by GDAL behind the same protocol.
 """
 
 import warnings
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from async_geotiff import GeoTIFF, Window
 
 from eo_batch.core.errors import ReadError, StoreError
 from eo_batch.core.scenes import Affine6, Asset
-from eo_batch.io.backends import open_asset
+from eo_batch.io.assets import open_asset, renew_asset
 from eo_batch.io.fetch import ByteBudget, Fetcher, classify
 from eo_batch.io.gdal import read_whole
 from eo_batch.io.tiles import decodable, read_window
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
 from eo_batch.settings import Settings
 
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
 
 class RasterReader(Protocol):
     """Reads windows of files."""
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds that one shard waits, in all, for sources of which none answers."""
+        ...
 
     async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
         """The window of `asset` that covers some bounds plus a margin; None if the file does not reach them.
@@ -40,15 +48,34 @@ class AssetReader:
         self._settings = settings
         self._budget = ByteBudget(settings.inflight_bytes)
 
-    async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
+    @property
+    def patience_s(self) -> float:
         """See `RasterReader`."""
+        return self._settings.assets_patience_s
+
+    async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
+        """See `RasterReader`. What a token does not open is tried once more with a new one."""
+        client, key = self._open(asset)
         try:
-            client, key = open_asset(asset.href, self._settings)
+            return await self._read(client, key, asset, bounds_of, margin_px)
+        except ReadError as error:
+            if error.kind != "forbidden" or not renew_asset(asset.href, self._settings, client):
+                raise
+        client, key = self._open(asset)
+        return await self._read(client, key, asset, bounds_of, margin_px)
+
+    def _open(self, asset: Asset) -> tuple["ObjectStore", str]:
+        try:
+            return open_asset(asset.href, self._settings)
         except StoreError as error:
             raise ReadError(asset.href, classify(error), str(error)) from error
         except ValueError as error:
             raise ReadError(asset.href, "missing", f"the catalogue's address is none: {error}") from error
-        fetcher = Fetcher(client, asset.href, self._budget)
+
+    async def _read(
+        self, client: "ObjectStore", key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int
+    ) -> RawImage | None:
+        fetcher = Fetcher(client, asset.href, self._budget, self._settings.assets_stall_s)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # striped files: told apart below

@@ -1,7 +1,6 @@
 """Reading the source files of one shard: retries, spares, and one outcome for every file."""
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,11 +8,8 @@ from eo_batch.core.errors import ReadError, ShardFailed
 from eo_batch.core.receipts import LOST, Source, SourceState, lost_share
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.io.rasters import RasterReader
+from eo_batch.io.retries import Failing, RetryBudget
 from eo_batch.io.windows import Bounds, RawImage
-
-_TRIES = 3
-"""Tries for failures that can pass, above the object store client's own retries."""
-_BACKOFF_S = 0.5
 
 BoundsOf = Callable[[int], Bounds]
 
@@ -30,6 +26,9 @@ class Sources:
     lost: set[str] = field(default_factory=set)
     """Ids of scenes of which a file could not be read."""
 
+    def __post_init__(self) -> None:
+        self._retries = RetryBudget(self.reader.patience_s)
+
     async def read(self, scene: Scene, band: str) -> tuple[RawImage, Asset] | None:
         """A scene's file of a band, or its spare; None if it does not reach the block or is lost for good.
 
@@ -38,19 +37,17 @@ class Sources:
         asset = scene.asset(band)
         if asset is None:
             return None
+        told = _Told()
         try:
-            raw = await self._try(scene, asset)
+            raw = await self._try(scene, asset, told)
         except ReadError as error:
             spare = await self._spare(scene, band, error)
             if spare is None:
                 self.lost.add(scene.scene_id)
-                self._note(scene, asset, error.kind, error.detail)
+                self._note(scene, asset, error.kind, error.detail, told)
             return spare
-        if raw is None:
-            self._note(scene, asset, "outside")
-            return None
-        self._note(scene, asset, "ok", raw=raw)
-        return raw, asset
+        self._note(scene, asset, "ok" if raw else "outside", told.last, told, raw)
+        return None if raw is None else (raw, asset)
 
     def check_lost(self, shard: str, max_missing: float) -> None:
         """Raise ShardFailed if more than `max_missing` of the files were lost for good."""
@@ -63,31 +60,48 @@ class Sources:
                 f"limits.max_missing={_round_up(share):g}"
             )
 
-    async def _try(self, scene: Scene, asset: Asset) -> RawImage | None:
+    async def _try(self, scene: Scene, asset: Asset, told: "_Told") -> RawImage | None:
         """Raises ReadError for what is lost for good, ShardFailed for what can be mended."""
-        for attempt in range(1, _TRIES + 1):
+        failing: Failing | None = None
+        while True:
+            told.tries += 1
             try:
-                return await self.reader.read(asset, self.bounds_of, self.margin_px)
+                raw = await self.reader.read(asset, self.bounds_of, self.margin_px)
             except ReadError as error:
-                if error.kind == "forbidden" or (error.kind == "transient" and attempt == _TRIES):
+                told.last = f"{error.kind}: {error.detail}"
+                failing = failing or self._retries.failing()
+                match error.kind:
+                    case "missing":
+                        raise
+                    case "forbidden":
+                        raise self._failed(error, asset, scene) from error
+                    case "truncated" | "corrupt":
+                        # Bytes are also broken on their way: what the file itself is, a second look tells.
+                        if told.looked:
+                            raise
+                        told.looked = True
+                        continue
+                pause_s = self._retries.pause_s(failing)
+                if pause_s is None:
                     raise self._failed(error, asset, scene) from error
-                if error.kind != "transient":
-                    raise
-            await asyncio.sleep(_BACKOFF_S * 2**attempt * random.random())
-        raise AssertionError("the loop returns or raises")
+                await asyncio.sleep(pause_s)
+            else:
+                self._retries.answered()
+                return raw
 
     async def _spare(self, scene: Scene, band: str, cause: ReadError) -> tuple[RawImage, Asset] | None:
         asset = scene.spare_asset(band)
         if asset is None:
             return None
+        told = _Told()
         try:
-            raw = await self._try(scene, asset)
+            raw = await self._try(scene, asset, told)
         except ReadError as error:
-            self._note(scene, asset, error.kind, f"the spare of a {cause.kind} file: {error.detail}")
+            self._note(scene, asset, error.kind, f"the spare of a {cause.kind} file: {error.detail}", told)
             return None
         if raw is None:
             return None
-        self._note(scene, asset, "spare", f"{scene.spare_id}, since {cause}", raw)
+        self._note(scene, asset, "spare", f"{scene.spare_id}, since {cause}", told, raw)
         return raw, asset
 
     def _failed(self, error: ReadError, asset: Asset, scene: Scene) -> ShardFailed:
@@ -97,7 +111,13 @@ class Sources:
         return failure
 
     def _note(
-        self, scene: Scene, asset: Asset, state: SourceState, detail: str = "", raw: RawImage | None = None
+        self,
+        scene: Scene,
+        asset: Asset,
+        state: SourceState,
+        detail: str,
+        told: "_Told",
+        raw: RawImage | None = None,
     ) -> None:
         self.outcomes.append(
             Source(
@@ -108,10 +128,22 @@ class Sources:
                 detail=detail,
                 bytes_in=raw.bytes_in if raw else 0,
                 requests=raw.requests if raw else 0,
+                tries=told.tries,
                 offset_dn=asset.offset_dn,
                 offset_reason=asset.offset_reason,
             )
         )
+
+
+@dataclass
+class _Told:
+    """What reading one file took."""
+
+    tries: int = 0
+    last: str = ""
+    """The last failure."""
+    looked: bool = False
+    """Whether it was read again since its bytes were broken."""
 
 
 def in_order(outcomes: Sequence[Source]) -> tuple[Source, ...]:

@@ -20,7 +20,7 @@ import obstore
 
 from eo_batch.core.errors import DataError, StoreError, UsageError
 from eo_batch.io import backends
-from eo_batch.io.backends import open_asset
+from eo_batch.io.assets import open_asset
 from eo_batch.io.store_errors import is_absent, store_errors
 from eo_batch.settings import Settings, StoreOptions
 

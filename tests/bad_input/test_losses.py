@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eo_batch.core.errors import ShardFailed
+from eo_batch.cli.why import show_why
+from eo_batch.core.errors import ShardFailed, UsageError
 from eo_batch.core.receipts import Receipt
 from eo_batch.entry.drive import drive, state_of
 from eo_batch.entry.run import Run
-from eo_batch.io import sources
+from eo_batch.io import retries
 from eo_batch.io.cube import CubeReader
 from eo_batch.io.store import Store, parse_store
 from eo_batch.io.tables import read_table
@@ -28,7 +29,7 @@ LABELS = "LandCover_N48E009"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_BACKOFF_S", 0.001)
+    monkeypatch.setattr(retries, "_LONGEST_PAUSE_S", 0.05)
 
 
 @pytest.fixture
@@ -81,6 +82,33 @@ def test_the_spare_is_read_where_a_file_is_broken(
     assert cube_objects(run) == cube_objects(undisturbed)
     told = [row for row in ledger(run) if row["level"] == "source"]
     assert {(row["scene"], row["band"], row["state"]) for row in told} >= {(NEWEST, "B04", "spare")}
+
+
+def test_why_tells_the_story_of_a_chip_file_by_file(web: Web, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    web.fault(f"{NEWEST}/B04.tif", status(404))
+    web.fault(f"{LABELS}/Map.tif", status(404))
+    catalog = f"{web.url}/items.json"
+    with pytest.raises(ShardFailed):
+        go(spec_of(catalog, WEST), store)
+    run = Run(spec_of(catalog, WEST), store, QUICK)
+    receipt = next(receipt for key, receipt in sorted(run.receipts("chips").items()) if key.startswith("s2/"))
+    chip = sorted(receipt.chips)[0]
+    show_why(run, chip)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        rf"{chip} s2 2023-06: {receipt.chips[chip]}, [\d.]+ % valid, 1 of \d+ files replaced by a spare", lines[0]
+    )
+    told = [line for line in lines if line.startswith("  ")]
+    assert len(told) >= len(receipt.sources), "every file"
+    (spare,) = [line for line in told if "B04: spare" in line]
+    assert spare.startswith(f"  {NEWEST} B04: spare: {OLDER}, since ")
+    assert "missing" in spare
+    assert "offset" in spare
+    assert any(re.search(r" B11: ok, offset -?\d+ \(.+\)", line) for line in told)
+    (labels,) = [line for line in lines if line.startswith(f"{chip} labels ")]
+    assert re.search(r": given up after 1 tries: .*Map\.tif: missing", labels)
+    with pytest.raises(UsageError, match="is no chip, scene or shard"):
+        show_why(run, chip[:-1])
 
 
 def test_without_a_spare_the_shard_fails_and_its_remedy_works(web: Web, store: Store) -> None:
@@ -179,7 +207,8 @@ def test_a_server_that_stays_down_fails_the_shard_even_where_losses_are_accepted
     spec = spec_of(catalog, WEST, "limits.max_missing=1")
     with pytest.raises(ShardFailed, match=r"Map\.tif: transient.*run again later"):
         go(spec, store)
-    assert web.asked[f"/landcover/{LABELS}/Map.tif"] == 4 * 3 * 3, "three tries of three attempts of each shard"
+    # Each of four shards is run three times, and each time the file is read again until the shard's patience is over.
+    assert 4 * 3 * 2 <= web.asked[f"/landcover/{LABELS}/Map.tif"] < 4 * 3 * 100
     web.mend()
     run, watching = go(spec, store)
     assert watching.ran("chips") == 4, "only what had failed"
@@ -189,5 +218,8 @@ def test_a_server_that_stays_down_fails_the_shard_even_where_losses_are_accepted
 def test_a_server_that_comes_back_is_a_matter_of_a_retry(web: Web, store: Store, undisturbed: Run) -> None:
     web.fault(f"{LABELS}/Map.tif", status(500), times=4)
     run, watching = go(spec_of(f"{web.url}/items.json", WEST), store)
-    assert [event.kind for _, event in watching.events].count("retry") == 1
+    assert [event.kind for _, event in watching.events].count("retry") == 0, "the shard has waited"
+    tried = [s for r in chips_receipts(run) for s in r.sources if s.tries > 1]
+    assert [s.tries for s in tried] == [5]
+    assert tried[0].detail.startswith("transient: "), "the receipt says why"
     assert cube_objects(run) == cube_objects(undisturbed)

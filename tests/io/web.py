@@ -49,6 +49,10 @@ class Web:
         self.url = f"http://127.0.0.1:{port}"
         self.asked: Counter[str] = Counter()
         """Requests by path, those that were answered wrongly included."""
+        self.met: Counter[str] = Counter()
+        """Of these, requests that met a fault."""
+        self.answers: Counter[int] = Counter()
+        """Answers by status."""
         self.queries: list[str] = []
         """Queries of the requests, in order."""
         self._faults: list[_Fault] = []
@@ -62,6 +66,8 @@ class Web:
         """Take all faults back and forget what was asked."""
         self._faults.clear()
         self.asked.clear()
+        self.met.clear()
+        self.answers.clear()
         self.queries.clear()
 
     def wrong_answer(self, path: str) -> Answer | None:
@@ -71,7 +77,11 @@ class Web:
             self.asked[unquote(parts.path)] += 1
             self.queries.append(parts.query)
             hits = [fault.answer for fault in self._faults if re.search(fault.pattern, parts.path) and fault.due()]
+            self.met[unquote(parts.path)] += bool(hits)
         return hits[0] if hits else None
+
+
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -80,8 +90,13 @@ class _Handler(BaseHTTPRequestHandler):
     web: Web
     folder: Path | None = None
     upstream = ""
+    change: Callable[[bytes], bytes]
+    """What a fault makes of the right body."""
+    headers_instead: dict[str, str]
+    send_body: Callable[[bytes], None]
 
     def do_GET(self) -> None:
+        self.change, self.headers_instead, self.send_body = bytes, {}, self.wfile.write
         wrong = self.web.wrong_answer(self.path)
         if wrong is not None and wrong(self):
             self.close_connection = True
@@ -101,12 +116,14 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.web.answers[status] += 1
+        body = self.change(body)
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+        for name, value in {"Content-Length": str(len(body)), **(headers or {}), **self.headers_instead}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.send_body(body)
 
     def _from_folder(self, folder: Path) -> None:
         path = folder / unquote(urlsplit(self.path).path).lstrip("/")
@@ -124,13 +141,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         parts = urlsplit(self.upstream)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
-        with suppress(BrokenPipeError), _closing(connection):
-            # The host stays the one that was asked for, so that the server's links lead through here again.
+        with suppress(BrokenPipeError, ConnectionResetError), _closing(connection):
+            # The host stays the one that was asked for, so that the server's links lead through here again, and
+            # signatures, which cover it, stay right.
             headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
             connection.request(self.command, self.path, self.body_of_request() or None, headers)
             answer = connection.getresponse()
-            kind = answer.headers.get("Content-Type", "application/json")
-            self.reply(answer.status, answer.read(), {"Content-Type": kind})
+            passed = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+            if self.command == "HEAD" and "Content-Length" in answer.headers:
+                passed["Content-Length"] = answer.headers["Content-Length"]
+            self.reply(answer.status, answer.read(), passed)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -166,12 +186,12 @@ def serving(folder: Path | None = None, upstream: str = "") -> Iterator[Web]:
         server.server_close()
 
 
-def status(code: int, body: bytes = b"no") -> Answer:
+def status(code: int, body: bytes = b"no", headers: dict[str, str] | None = None) -> Answer:
     """An error status."""
 
     def answer(handler: _Handler) -> bool:
         handler.body_of_request()
-        handler.reply(code, body, {"Connection": "close"})
+        handler.reply(code, body, {"Connection": "close", **(headers or {})})
         return True
 
     return answer
@@ -212,6 +232,46 @@ def slow(delay_s: float) -> Answer:
 
     def answer(handler: _Handler) -> bool:
         time.sleep(delay_s)
+        return False
+
+    return answer
+
+
+def changed(change: Callable[[bytes], bytes], headers: dict[str, str] | None = None) -> Answer:
+    """The right answer with another body, whose length is announced as it is, and with other headers."""
+
+    def answer(handler: _Handler) -> bool:
+        handler.change, handler.headers_instead = change, headers or {}
+        return False
+
+    return answer
+
+
+def reset_in_body(handler: _Handler) -> bool:
+    """The right answer, of which half comes before the connection is reset."""
+
+    def send(body: bytes) -> None:
+        handler.wfile.write(body[: len(body) // 2])
+        handler.wfile.flush()
+        reset(handler)
+
+    handler.send_body = send
+    return False
+
+
+def trickle(pause_s: float) -> Answer:
+    """The right answer, a byte at a time: slow loris."""
+
+    def answer(handler: _Handler) -> bool:
+        def send(body: bytes) -> None:
+            with suppress(OSError):
+                for byte in body:
+                    handler.wfile.write(bytes([byte]))
+                    handler.wfile.flush()
+                    time.sleep(pause_s)
+            handler.close_connection = True
+
+        handler.send_body = send
         return False
 
     return answer

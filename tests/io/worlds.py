@@ -37,7 +37,9 @@ sensors:
   labels: {kind: classes, collections: [landcover], assets: {class: map}}
 """
 QUICK = Settings(
-    store=StoreOptions(retries=1), assets=StoreOptions(anonymous=True, retries=0, connect_timeout_s=1, read_timeout_s=2)
+    store=StoreOptions(retries=1),
+    assets=StoreOptions(anonymous=True, retries=0, connect_timeout_s=1, read_timeout_s=2),
+    assets_patience_s=0.5,
 )
 """Few retries: what the store's client does between them is not this project's to test."""
 
