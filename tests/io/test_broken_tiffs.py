@@ -1,4 +1,4 @@
-"""Files whose headers are damaged: what is read is what GDAL reads, or the failure has a class. Never a crash or a hang."""
+"""Files with damaged headers: what is read is what GDAL reads, or the failure has a class; never a crash or a hang."""
 
 import asyncio
 import io
@@ -47,7 +47,7 @@ def header_bytes(data: bytes) -> list[int]:
     return [at for at in range(len(data)) if not any(first <= at < last for first, last in tiles)]
 
 
-def ours(path: Path) -> RawImage | None | str:
+def ours(path: Path) -> RawImage | str | None:
     asset = Asset("B04", str(path), None, None, None, None, 1.0, 0.0, "", False)
 
     async def read() -> RawImage | None:
