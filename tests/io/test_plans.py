@@ -8,12 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pytest
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError
 from eo_batch.core.identity import Identity
-from eo_batch.io.plans import extend_axes, has_scenes, load_axes, load_plan, load_scenes, save_plan, save_scenes
+from eo_batch.core.plan import make_plan
+from eo_batch.io.axes import extend_axes, load_axes
+from eo_batch.io.plans import has_scenes, load_all_scenes, load_plan, load_scenes, save_plan, save_scenes
+from eo_batch.io.scenetable import usable
 from eo_batch.io.store import parse_store
 from eo_batch.stages import plan
 from eo_batch.stages.plan import find_scenes
@@ -37,15 +41,18 @@ def at_once(calls: list[Callable[[], T]]) -> list[T]:
 def test_a_plan_reads_back_as_it_was_and_is_the_same_bytes(planet: Path, tmp_path: Path) -> None:
     spec = spec_of(planet / "items.json")
     store = parse_store(str(tmp_path))
-    made = plan.preview(spec, QUICK)
+    found = usable(find_scenes(spec, QUICK), spec)
+    made = make_plan(spec, found.columns(), Identity(spec).prefix("chips"))
     assert not has_scenes(store, "p")
-    assert save_scenes(store, "p", made.scenes) == list(made.scenes)
+    assert save_scenes(store, "p", found, made.scenes) == made.scenes
     assert has_scenes(store, "p")
+    assert load_scenes(store, "p") == made.scenes
+    assert load_all_scenes(store, "p") == found.scenes()
     sizes = save_plan(store, "p", made)
     assert load_plan(store, "p") == made
     assert {name: store.size(f"p/{name}") for name in sizes} == sizes
     before = {key: store.get(key) for key in store.list()}
-    save_scenes(store, "p", made.scenes)
+    save_scenes(store, "p", found, made.scenes)
     save_plan(store, "p", made)
     assert {key: store.get(key) for key in store.list()} == before
 
@@ -57,11 +64,14 @@ def test_of_planners_that_race_one_wins(
     urls = {"file": str(tmp_path / "store"), "memory": "memory://race"}
     url = request.getfixturevalue("s3_url") if place == "s3" else urls[place]
     # The catalogue changes while they search: each planner finds other scenes.
-    found = find_scenes(spec_of(planet / "items.json"), QUICK)
-    views = at_once([lambda n=n: save_scenes(parse_store(url), "p", found[n:]) for n in range(4)])  # type: ignore[misc]
+    every = find_scenes(spec_of(planet / "items.json"), QUICK)
+    found = [every.take(np.arange(n, len(every))) for n in range(4)]
+    columns = [one.columns() for one in found]
+    views = at_once([lambda n=n: save_scenes(parse_store(url), "p", found[n], columns[n]) for n in range(4)])  # type: ignore[misc]
     assert all(view == views[0] for view in views), "all go on with the winner's scenes"
-    assert views[0] in [found[n:] for n in range(4)]
-    assert load_scenes(parse_store(url), "p") == views[0]
+    winner = columns.index(views[0])
+    assert load_scenes(parse_store(url), "p") == columns[winner]
+    assert load_all_scenes(parse_store(url), "p") == found[winner].scenes()
 
 
 def test_whole_planners_that_race_leave_one_plan(planet: Path, tmp_path: Path) -> None:
@@ -102,7 +112,7 @@ def test_extending_by_what_is_there_writes_nothing(tmp_path: Path) -> None:
     assert extend_axes(store, "chips", ["0"], []).blocks == ("a", "b", "0"), "order of arrival, not of names"
 
 
-@pytest.mark.parametrize("name", ["scenes", "cells", "shards"])
+@pytest.mark.parametrize("name", ["scenes", "cells", "shards/00000"])
 def test_a_damaged_plan_is_named(planet: Path, tmp_path: Path, name: str) -> None:
     run, _ = go(spec_of(planet / "items.json", WEST), parse_store(str(tmp_path)), until="plan")
     prefix = run.identity.prefix("plan")
