@@ -46,13 +46,24 @@ class Cell:
     @property
     def chip_id(self) -> str:
         """The same ground has the same id in every run."""
-        return f"u{zone_of_epsg(self.epsg).name}-{self.chip_m}m-r{self.row:05d}-c{self.col:05d}"
+        return _chip_id_of_zone(self.epsg, self.chip_m).format(self.row, self.col)
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
         """(x_min, y_min, x_max, y_max), metres in `epsg`."""
         x0, y0 = self.col * self.chip_m, self.row * self.chip_m
         return x0, y0, x0 + self.chip_m, y0 + self.chip_m
+
+
+def _chip_id_of_zone(epsg: int, chip_m: int) -> str:
+    return f"u{zone_of_epsg(epsg).name}-{chip_m}m-r{{:05d}}-c{{:05d}}"
+
+
+def chip_ids(epsg: NDArray[np.int32], row: NDArray[np.int32], col: NDArray[np.int32], chip_m: int) -> list[str]:
+    """Ids of many cells, as `Cell.chip_id`."""
+    zones = {zone: _chip_id_of_zone(zone, chip_m) for zone in np.unique(epsg).tolist()}
+    numbers = zip(epsg.tolist(), row.tolist(), col.tolist(), strict=True)
+    return [zones[zone].format(r, c) for zone, r, c in numbers]
 
 
 def parse_chip_id(chip_id: str) -> Cell:
@@ -111,6 +122,10 @@ class Cells(Columns, Sequence[PlannedCell]):
             return [self[i] for i in range(*at.indices(len(self)))]
         cell = Cell(int(self.epsg[at]), int(self.row[at]), int(self.col[at]), self.chip_m)
         return PlannedCell(cell, bool(self.owner[at]), float(self.lon[at]), float(self.lat[at]))
+
+    def chip_ids(self) -> list[str]:
+        """Ids of all cells, in order."""
+        return chip_ids(self.epsg, self.row, self.col, self.chip_m)
 
     def blocks(self, side: int) -> "tuple[Block, ...]":
         """Blocks of `side` x `side` cells with at least one of these, ordered by (epsg, row, col)."""

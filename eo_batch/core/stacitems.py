@@ -23,13 +23,12 @@ _TILE_PARTS = ("utm_zone", "latitude_band", "grid_square")
 _MGRS_IN_ID = re.compile(r"_T?(\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?:_|$)")
 SAME_SENSING = timedelta(seconds=1)
 """Times this close are one sensing: publishers round them differently, and two passes are minutes apart."""
-OWN_PROPERTIES = ("datetime", "start_datetime", "end_datetime", "eo:cloud_cover")
-"""What nearly every item has a value of its own of; the rules below only hand it on."""
+OWN_PROPERTIES = ("datetime", "start_datetime", "end_datetime", "eo:cloud_cover", "platform")
+"""What an item has a value of its own of; the rules below only hand it on."""
 RULE_PROPERTIES = (
     *BASELINE_PROPERTIES,
     *PRODUCT_PROPERTIES,
     *OFFSET_FLAGS,
-    "platform",
     "sat:orbit_state",
     "sat:relative_orbit",
     "sar:product_type",

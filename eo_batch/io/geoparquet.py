@@ -16,13 +16,15 @@ from eo_batch.core.spec import SensorSpec
 from eo_batch.core.stacitems import BAND_FIELDS, RULE_FIELDS, RULE_PROPERTIES, asset_keys
 from eo_batch.io.backends import open_asset
 from eo_batch.io.catalogs import Query, address_of, catalog_errors, in_time, meets, one_line, shown
-from eo_batch.io.itemtable import boxes, moments, scenes_of_rows
+from eo_batch.io.itemtable import Known, boxes, moments, scenes_of_rows
 from eo_batch.io.ranges import RangeFile
 from eo_batch.io.scenetable import SceneTable, concat, scene_table
 from eo_batch.settings import Settings
 
 _AT_ONCE = 2
 """Row groups in work at once: one is decoded while Python groups the rows of another."""
+_ROWS = 2**16
+"""Rows whose scenes are made together: the more, the fewer groups of equal rows; the fewer, the less memory."""
 _BANDS = ("raster:bands", "bands")
 _WHERE_AND_WHEN = ("id", "collection", "bbox", "datetime", "start_datetime", "end_datetime", "updated")
 
@@ -49,7 +51,7 @@ def scenes_of_geoparquet(
     seen: set[str] = set()
     found = 0
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for part, collections in pool.map(file.part, range(file.parts)):
+        for part, collections in pool.map(file.part, file.parts):
             seen |= collections
             if part is not None:
                 tables.append(part[0])
@@ -68,10 +70,12 @@ class _File:
         self.query, self.sensor_name, self.sensor, self.settings = query, sensor_name, sensor, settings
         self.href = address_of(query.catalog)
         self._readers = local()
+        self._known: Known = {}
         with catalog_errors(self.href):
             self._client, self._key = open_asset(self.href, settings)
         reader, _ = self._reader()
-        self.parts: int = reader.num_row_groups
+        rows = [reader.metadata.row_group(i).num_rows for i in range(reader.num_row_groups)]
+        self.parts = _parts(rows)
         paths = [reader.schema.column(i).path for i in range(len(reader.schema))]
         schema = reader.schema_arrow
         for name in ("id", "bbox", "assets"):
@@ -80,16 +84,16 @@ class _File:
         if not pa.types.is_struct(schema.field("assets").type):
             raise self._error("its assets are no struct")
         self.light = [path for path in paths if _is_of(path, _WHERE_AND_WHEN)]
-        self.heavy = [path for path in paths if _is_of(path, (*RULE_PROPERTIES, "eo:cloud_cover"))]
+        self.heavy = [path for path in paths if _is_of(path, (*RULE_PROPERTIES, "eo:cloud_cover", "platform"))]
         for key in dict.fromkeys(key for _, keys in asset_keys(sensor) for key in keys):
             self.heavy += _of_asset(paths, f"assets.{key}")
         if not any(path.startswith("assets.") for path in self.heavy):
             self.heavy.append(next(path for path in paths if path.startswith("assets.")))
 
-    def part(self, number: int) -> tuple[tuple[SceneTable, pa.Array] | None, set[str]]:
-        """Scenes of one row group and when they were updated, if it has any; and its collections."""
+    def part(self, groups: Sequence[int]) -> tuple[tuple[SceneTable, pa.Array] | None, set[str]]:
+        """Scenes of some row groups and when they were updated, if they have any; and their collections."""
         try:
-            return self._part(number)
+            return self._part(groups)
         except CatalogError:
             raise
         except BaseError as error:
@@ -98,27 +102,37 @@ class _File:
         except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as error:
             raise self._error(one_line(error)) from error
 
-    def _part(self, number: int) -> tuple[tuple[SceneTable, pa.Array] | None, set[str]]:
+    def _part(self, groups: Sequence[int]) -> tuple[tuple[SceneTable, pa.Array] | None, set[str]]:
+        seen: set[str] = set()
+        found = [rows for number in groups for rows in [self._wanted(number, seen)] if len(rows)]
+        if not found:
+            return None, seen
+        rows = pa.concat_tables(found)
+        updated = rows.column("updated").combine_chunks() if "updated" in rows.column_names else pa.nulls(len(rows))
+        table = scenes_of_rows(rows, self.sensor_name, self.sensor, self.href, self._known)
+        return (table, updated.cast(pa.string())), seen
+
+    def _wanted(self, number: int, seen: set[str]) -> pa.Table:
+        """What is looked at of the items of a row group that the query wants; adds its collections to `seen`."""
         light = self._read(number, self.light)
         collection = light.column("collection") if "collection" in light.column_names else pa.nulls(len(light))
         collection = pc.fill_null(collection.cast(pa.string()), "")
-        seen = set(pc.unique(collection).to_pylist())
+        seen.update(pc.unique(collection).to_pylist())
         first, last, _, timed = moments(light)
         west, south, east, north = boxes(light).T
         wanted = np.broadcast_to(meets(west, south, east, north, self.query), timed.shape)
         wanted = wanted & _one_of(collection, self.query.collections)
         if self.query.start is not None:
             wanted = wanted & timed & in_time(first, last, self.query)
-        if not wanted.any():
-            return None, seen
-        rows = light.filter(pa.array(wanted))
+        rows = light if wanted.all() else light.filter(pa.array(wanted))
+        if not len(rows):
+            return rows
         self._check(rows, timed[wanted])
-        heavy = self._read(number, self.heavy).filter(pa.array(wanted))
+        heavy = self._read(number, self.heavy)
+        heavy = heavy if wanted.all() else heavy.filter(pa.array(wanted))
         for name in heavy.column_names:
             rows = rows.append_column(heavy.schema.field(name), heavy.column(name))
-        table = scenes_of_rows(rows, self.sensor_name, self.sensor, self.href)
-        updated = rows.column("updated").combine_chunks() if "updated" in rows.column_names else pa.nulls(len(rows))
-        return (table, updated.cast(pa.string())), seen
+        return rows
 
     def _check(self, rows: pa.Table, timed: NDArray[np.bool_]) -> None:
         for row in np.flatnonzero(~timed)[:1].tolist():
@@ -150,6 +164,16 @@ class _File:
 
     def _error(self, what: str) -> CatalogError:
         return CatalogError(f"{shown(self.href)} is not stac-geoparquet ({what}); check the address")
+
+
+def _parts(rows: Sequence[int]) -> list[list[int]]:
+    """Row groups, by their numbers of rows, in runs of about `_ROWS`."""
+    parts: list[list[int]] = [[]]
+    for number, count in enumerate(np.cumsum(rows).tolist()):
+        if count > len(parts) * _ROWS and parts[-1]:
+            parts.append([])
+        parts[-1].append(number)
+    return parts
 
 
 def _is_of(path: str, names: Sequence[str]) -> bool:

@@ -2,10 +2,12 @@
 
 Rows that are equal in all that the rules of `core.stacitems` look at are one group, and the rules are asked once for
 each group, about an item made from its first row. Only what is a row's own is taken from the columns themselves: id,
-time, box, cloud cover, addresses, and the tile where nothing but the id tells it.
+time, platform, box, cloud cover, addresses, and the tile where nothing but the id tells it.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,13 +35,27 @@ from eo_batch.io.scenetable import SceneTable, concat, kind_of
 _SCHEME = r"^[A-Za-z][A-Za-z0-9+.-]*:"
 _HEAD = r"^(?P<head>[^/]*//[^/]*/?[^/]*)"
 """Scheme, host and first folder: nothing behind them decides which bucket an address points into."""
+_RULE_COLUMNS = frozenset(RULE_PROPERTIES) - {*BASELINE_PROPERTIES, *PRODUCT_PROPERTIES}
+"""Properties that are told to the rules as they are; the baseline is found first."""
 _LONGEST = 9
 """Elements of a list that the rules look at: an affine transform has that many at most."""
 _ANY = {"datetime": "1970-01-01T00:00:00Z"}
 
 
-def scenes_of_rows(rows: pa.Table, sensor_name: str, sensor: SensorSpec, base_href: str) -> SceneTable:
-    """Scenes of a sensor, one for each row. Raises CatalogError, naming the item, where a row is no usable item."""
+Ruled = tuple[Scene, str | None, str | None]
+"""What the rules say of a row: the kind of its scene, a refusal, and the tile if it is stated."""
+Known = dict[str, Ruled]
+"""The same of rows that were met before, by all that the rules looked at."""
+
+
+def scenes_of_rows(
+    rows: pa.Table, sensor_name: str, sensor: SensorSpec, base_href: str, known: Known | None = None
+) -> SceneTable:
+    """Scenes of a sensor, one for each row. Raises CatalogError, naming the item, where a row is no usable item.
+
+    known: of earlier calls about the same sensor and base address; it is added to.
+    """
+    asked = _Asked(sensor_name, sensor, base_href, {} if known is None else known)
     rows = rows.combine_chunks()
     files = _column(rows, "assets")
     keys = {key for _, keys in asset_keys(sensor) for key in keys if files.type.get_field_index(key) >= 0}
@@ -50,42 +66,66 @@ def scenes_of_rows(rows: pa.Table, sensor_name: str, sensor: SensorSpec, base_hr
     group = _combined(column.astype(np.int64) for column in has)
     parts = [np.flatnonzero(group == number) for number in range(int(group.max()) + 1)]
     if len(parts) == 1:
-        return _alike(rows, sensor_name, sensor, base_href)
-    found = concat([_alike(rows.take(pa.array(part)), sensor_name, sensor, base_href) for part in parts])
+        return _alike(rows, asked)
+    found = concat([_alike(rows.take(pa.array(part)), asked) for part in parts])
     return found.take(np.argsort(np.concatenate(parts)))
 
 
-def _alike(rows: pa.Table, sensor_name: str, sensor: SensorSpec, base_href: str) -> SceneTable:
+@dataclass(frozen=True)
+class _Asked:
+    """The rules about single items, asked about what was not met before."""
+
+    sensor_name: str
+    sensor: SensorSpec
+    base_href: str
+    known: Known
+
+    def about(self, row: Mapping[str, Any], baseline: str | None, heads: Mapping[str, str | None]) -> Ruled:
+        """What the rules say of a row; heads: what counts of the addresses of its files."""
+        item_id, files = row["id"] if row.get("collection") is None else "", row["assets"] or {}
+        bare = {key: file and {**file, "href": key in heads and (heads[key],)} for key, file in files.items()}
+        looked_at = repr((item_id, baseline, {**row, "id": "", "assets": bare}))
+        if looked_at not in self.known:
+            item = _item(row, baseline)
+            scene = scene_of_item(item, self.sensor_name, self.sensor, self.base_href)
+            self.known[looked_at] = kind_of(scene), scene.refusal, tile_stated(item["properties"])
+        return self.known[looked_at]
+
+
+def _alike(rows: pa.Table, asked: _Asked) -> SceneTable:
     """Scenes of rows that have the same files."""
     files, ids = _column(rows, "assets"), _column(rows, "id").cast(pa.string())
-    chosen = _chosen(files, sensor)
-    named = {key: absolute(pc.struct_field(files, [key, "href"]), base_href) for key in chosen}
+    chosen = _chosen(files, asked.sensor)
+    named = {key: absolute(pc.struct_field(files, [key, "href"]), asked.base_href) for key in chosen}
+    heads = {key: _heads(hrefs) for key, hrefs in named.items()}
     baseline = _baselines(rows)
-    group = _combined(_looked_at(rows, files, ids, named, baseline))
+    group = _combined(_looked_at(rows, files, ids, heads, baseline))
     first = np.empty(int(group.max()) + 1, np.int64)
     first[group[::-1]] = np.arange(len(rows))[::-1]
-    kinds: list[Scene] = []
-    tiles: list[str | None] = []
-    shown = [name for name in rows.column_names if name in RULE_PROPERTIES or name in ("id", "collection")]
-    for row in rows.select([*shown, "assets"]).take(pa.array(first)).to_pylist():
-        item = _item(row, baseline[first[len(kinds)]])
-        scene = scene_of_item(item, sensor_name, sensor, base_href)
-        kinds.append(scene)
-        tiles.append(tile_stated(item["properties"]))
+    at = pa.array(first)
+    shown = [name for name in rows.column_names if name in ("id", "collection", *_RULE_COLUMNS)]
+    told = zip(
+        rows.select([*shown, "assets"]).take(at).to_pylist(),
+        baseline[first].tolist(),
+        pa.table({key: head.take(at) for key, head in heads.items()}).to_pylist() or [{} for _ in first],
+        strict=True,
+    )
+    kinds, refusals, tiles = zip(*(asked.about(*one) for one in told), strict=True)
     tile = pa.array(tiles, pa.string()).take(pa.array(group))
     if tile.null_count:
         tile = pc.coalesce(tile, pa.array([tile_in_id(one) for one in ids.to_pylist()], pa.string()))
-    cloud = _column(rows, "eo:cloud_cover")
+    cloud, platform = _column(rows, "eo:cloud_cover"), _column(rows, "platform")
     return SceneTable(
-        tuple(kind_of(kind) for kind in kinds),
+        kinds,
         group.astype(np.int32),
         ids,
         tile,
+        _lower(platform, len(rows)),
         moments(rows)[2],
         boxes(rows),
         np.full(len(rows), np.nan) if cloud is None or pa.types.is_string(cloud.type) else _floats(cloud),
-        np.array([kind.refusal for kind in kinds], object)[group],
-        _interleaved([named[key] for key in chosen]),
+        np.array(refusals, object)[group],
+        _interleaved([named[key] for key in chosen], len(rows)),
         np.full(len(rows), -1, np.int64),
     )
 
@@ -102,17 +142,17 @@ def _chosen(files: pa.StructArray, sensor: SensorSpec) -> list[str]:
 
 
 def _looked_at(
-    rows: pa.Table, files: pa.StructArray, ids: pa.Array, named: Mapping[str, pa.Array], baseline: NDArray[np.object_]
+    rows: pa.Table, files: pa.StructArray, ids: pa.Array, heads: Mapping[str, pa.Array], baseline: NDArray[np.object_]
 ) -> Iterator[Ints]:
     """All that the rules look at, as numbers."""
     collection = _column(rows, "collection")
     yield from _numbers(ids if collection is None else pc.coalesce(collection.cast(pa.string()), ids))
     yield from _numbers(pa.array(baseline, pa.string()))
     for name in rows.column_names:
-        if name in RULE_PROPERTIES and name not in (*BASELINE_PROPERTIES, *PRODUCT_PROPERTIES):
+        if name in _RULE_COLUMNS:
             yield from _numbers(_column(rows, name))
-    for key, hrefs in named.items():
-        yield from _numbers(pc.struct_field(pc.extract_regex(hrefs, _HEAD), "head"))
+    for key, head in heads.items():
+        yield from _numbers(head)
         part = pc.struct_field(files, [key])
         for field in part.type:
             if field.name != "href":
@@ -121,8 +161,7 @@ def _looked_at(
 
 def _item(row: Mapping[str, Any], baseline: Any) -> dict[str, Any]:
     """The item of a row, as far as the rules look at it."""
-    told = (*BASELINE_PROPERTIES, *PRODUCT_PROPERTIES)
-    properties = {k: v for k, v in row.items() if k in RULE_PROPERTIES and k not in told and v is not None}
+    properties = {name: value for name, value in row.items() if name in _RULE_COLUMNS and value is not None}
     if baseline is not None:
         properties[BASELINE_PROPERTIES[0]] = baseline
     item = {"id": row["id"], "collection": row.get("collection"), "bbox": [0, 0, 0, 0], "properties": _ANY | properties}
@@ -180,6 +219,14 @@ def absolute(hrefs: pa.Array, base_href: str) -> pa.Array:
     return pa.array([absolute_href(href, base_href) for href in hrefs.to_pylist()], pa.large_string())
 
 
+def _heads(hrefs: pa.Array) -> pa.Array:
+    """What counts of addresses; null where they have no host."""
+    first = re.match(_HEAD, hrefs[0].as_py())
+    if first and pc.all(pc.starts_with(hrefs, f"{first['head']}/")).as_py():
+        return pa.repeat(first["head"], len(hrefs))
+    return pc.struct_field(pc.extract_regex(hrefs, _HEAD), "head").cast(pa.string())
+
+
 def _instants(rows: pa.Table, name: str) -> tuple[Ints, NDArray[np.bool_]]:
     """A column of times in microseconds since 1970, and where it has one."""
     column = _column(rows, name)
@@ -227,12 +274,18 @@ def _combined(columns: Iterator[Ints]) -> Ints:
     return group
 
 
-def _interleaved(columns: Sequence[pa.Array]) -> pa.ListArray:
+def _interleaved(columns: Sequence[pa.Array], rows: int) -> pa.ListArray:
     """One list a row of the values of several columns."""
-    n, rows = len(columns), len(columns[0]) if columns else 0
+    n = len(columns)
     every = pa.concat_arrays(columns) if columns else pa.array([], pa.large_string())
-    order = np.arange(n * rows).reshape(n, rows).T.ravel() if n else np.zeros(0, np.int64)
+    order = np.arange(n * rows).reshape(n, rows).T.ravel()
     return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * n), every.take(pa.array(order)))
+
+
+def _lower(text: Any, n: int) -> pa.StringArray:
+    if text is None:
+        return pa.array([""]).take(pa.array(np.zeros(n, np.int64)))
+    return pc.fill_null(pc.utf8_lower(text.cast(pa.string())), "")
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -31,7 +31,7 @@ from eo_batch.io.scenetable import SceneTable
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes, read_table, table_metadata, table_of_bytes
 
-PAGE_SCENES = 512
+PAGE_SCENES = 1024
 """Scenes of a page: enough that those of a shard are on few pages, few enough that little is read in vain."""
 PAGE_SHARDS = 512
 _WRITERS = 8
@@ -82,7 +82,8 @@ def load_scenes(store: Store, prefix: str) -> SceneColumns:
     table = read_table(store, layout.scenes_index(prefix)).combine_chunks()
     digest = table.column("digest").combine_chunks()
     return SceneColumns(
-        *(table.column(name).to_numpy(zero_copy_only=False) for name in ("sensor", "scene_id")),
+        table.column("sensor").to_numpy(zero_copy_only=False),
+        table.column("scene_id").to_numpy(zero_copy_only=False),
         table.column("moment").cast(pa.int64()).to_numpy(),
         table.column("epsg").to_numpy(),
         np.stack([table.column(name).to_numpy() for name in _BOUNDS], axis=-1),
@@ -94,8 +95,9 @@ def load_scenes(store: Store, prefix: str) -> SceneColumns:
 def save_plan(store: Store, prefix: str, plan: Plan) -> dict[str, int]:
     """Write cells and shards; returns the bytes of each object by key below the prefix."""
     cells = {name: getattr(plan.cells, name) for name in _CELLS.names[1:]}
-    chip_ids = [planned.cell.chip_id for planned in plan.cells]
-    table = pa.table({"chip_id": chip_ids, **cells}, schema=_CELLS.with_metadata({"chip_m": str(plan.cells.chip_m)}))
+    table = pa.table(
+        {"chip_id": plan.cells.chip_ids(), **cells}, schema=_CELLS.with_metadata({"chip_m": str(plan.cells.chip_m)})
+    )
     data = parquet_bytes(table)
     store.put(layout.cells(prefix), data)
     names = json.loads(table_metadata(store, layout.scenes_index(prefix))[b"pages"])
@@ -162,16 +164,18 @@ def _load_shards(store: Store, prefix: str, cells: Cells) -> Shards:
     blocks, places = cells.blocks_and_places(parse_block_key(first.column("block")[0].as_py()).side)
     scenes = table.column("scenes").combine_chunks()
     known = {"sensor": facts["sensors"], "bin": facts["bins"], "block": [block.key for block in blocks]}
+    numbers = {name: pc.index_in(table.column(name), pa.array(names)).to_numpy() for name, names in known.items()}
+    sizes = {name: table.column(name).to_numpy() for name in ("memory_bytes", "read_bytes", "write_bytes")}
     return Shards(
         blocks,
         places,
         tuple(facts["sensors"]),
         tuple(facts["bins"]),
-        *(pc.index_in(table.column(name), pa.array(names)).to_numpy() for name, names in known.items()),
-        np.asarray(scenes.offsets).astype(np.int64),
-        np.asarray(scenes.values),
-        table.column("inputs").to_numpy(zero_copy_only=False),
-        *(table.column(name).to_numpy() for name in ("memory_bytes", "read_bytes", "write_bytes")),
+        start=np.asarray(scenes.offsets).astype(np.int64),
+        scenes=np.asarray(scenes.values),
+        inputs=table.column("inputs").to_numpy(zero_copy_only=False),
+        **numbers,
+        **sizes,
     )
 
 

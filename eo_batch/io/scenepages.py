@@ -1,7 +1,6 @@
 """Scenes with their files as pages of a Parquet table: what workers read of a plan."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from datetime import UTC
 from typing import Any
 
@@ -30,7 +29,6 @@ _FILES = pa.list_(
 _OF_KIND = {
     "collection": pa.string(),
     "sensor": pa.string(),
-    "platform": pa.string(),
     "baseline": pa.string(),
     "orbit_state": pa.string(),
     "relative_orbit": pa.int32(),
@@ -54,6 +52,7 @@ class Pages:
         own = {
             "scene_id": scenes.scene_id[first : first + size],
             "tile": scenes.tile[first : first + size],
+            "platform": scenes.platform[first : first + size],
             "moment": pa.array(scenes.moment_us[rows]).cast(pa.timestamp("us", tz="UTC")),
             "bbox": pa.array(list(scenes.bbox[rows]), pa.list_(pa.float64())),
             "cloud_pct": pa.array(scenes.cloud_pct[rows], pa.float64(), from_pandas=True),
@@ -73,7 +72,7 @@ class _Files:
 
     def __init__(self, scenes: SceneTable) -> None:
         self._scenes = scenes
-        self._of_kind = pa.array([[asdict(asset) for asset in kind.assets] for kind in scenes.kinds], _FILES)
+        self._of_kind = pa.array([[vars(asset) for asset in kind.assets] for kind in scenes.kinds], _FILES)
 
     def take(self, rows: pa.Array) -> pa.ListArray:
         """Those of some scenes; null where a row is."""

@@ -1,11 +1,11 @@
 """Scenes by the million: what many have in common is kept once, and the addresses of their files in Arrow's buffers.
 
-A *kind* is a scene without what is its own: id, tile, time, box, cloud cover, and the addresses of its files.
+A *kind* is a scene without what is its own: id, tile, platform, time, box, cloud cover, and the addresses of its files.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -38,6 +38,7 @@ class SceneTable:
     """Position of each scene's kind in `kinds`."""
     scene_id: pa.StringArray
     tile: pa.StringArray
+    platform: pa.StringArray
     moment_us: Ints
     """Acquisition time, microseconds since 1970, UTC."""
     bbox: Floats
@@ -58,7 +59,7 @@ class SceneTable:
         """Some of the scenes, in the order given; spares stay where they are."""
         at = pa.array(rows)
         own = {name: getattr(self, name)[rows] for name in ("kind", "moment_us", "bbox", "cloud_pct", "refusal")}
-        arrow = {name: getattr(self, name).take(at) for name in ("scene_id", "tile", "hrefs")}
+        arrow = {name: getattr(self, name).take(at) for name in ("scene_id", "tile", "platform", "hrefs")}
         return SceneTable(self.kinds, **own, **arrow, spare=self.spare[rows], spares=self.spares)
 
     def column(self, name: str) -> list[object]:
@@ -68,15 +69,16 @@ class SceneTable:
     def scenes(self) -> list[Scene]:
         """All of them as values."""
         spares = self.spares.scenes() if self.spares is not None else []
-        columns = (self.scene_id.to_pylist(), self.tile.to_pylist(), self.hrefs.to_pylist())
+        columns = (getattr(self, name).to_pylist() for name in ("scene_id", "tile", "platform", "hrefs"))
         found = []
-        for row, (scene_id, tile, hrefs) in enumerate(zip(*columns, strict=True)):
+        for row, (scene_id, tile, platform, hrefs) in enumerate(zip(*columns, strict=True)):
             kind, spare = self.kinds[self.kind[row]], int(self.spare[row])
             cloud, bbox = float(self.cloud_pct[row]), self.bbox[row].tolist()
             scene = replace(
                 kind,
                 scene_id=scene_id,
                 tile=tile,
+                platform=platform,
                 moment=moment_of(int(self.moment_us[row])),
                 bbox=(bbox[0], bbox[1], bbox[2], bbox[3]),
                 cloud_pct=None if np.isnan(cloud) else cloud,
@@ -118,6 +120,7 @@ def scene_table(scenes: Iterable[Scene]) -> SceneTable:
         np.array(kind, np.int32),
         pa.array([scene.scene_id for scene in listed], pa.string()),
         pa.array([scene.tile for scene in listed], pa.string()),
+        pa.array([scene.platform for scene in listed], pa.string()),
         np.array([microseconds(scene.moment) for scene in listed], np.int64),
         np.array([scene.bbox for scene in listed], np.float64).reshape(-1, 4),
         np.array(cloud, np.float64),
@@ -134,6 +137,7 @@ def kind_of(scene: Scene) -> Scene:
         scene,
         scene_id="",
         tile="",
+        platform="",
         moment=_NOWHEN,
         bbox=_NOWHERE,
         cloud_pct=None,
@@ -146,21 +150,26 @@ def kind_of(scene: Scene) -> Scene:
 
 def concat(tables: Sequence[SceneTable]) -> SceneTable:
     """All scenes of tables without spares, in order."""
+    if len(tables) == 1:
+        return tables[0]
     kinds: dict[Scene, int] = {}
     moved = [np.array([kinds.setdefault(k, len(kinds)) for k in table.kinds], np.int32) for table in tables]
     own = {
         name: np.concatenate([getattr(table, name) for table in tables])
         for name in ("moment_us", "bbox", "cloud_pct", "refusal", "spare")
     }
-    arrow = {name: pa.concat_arrays([getattr(t, name) for t in tables]) for name in ("scene_id", "tile", "hrefs")}
+    arrow = {
+        name: pa.concat_arrays([getattr(t, name) for t in tables]) for name in ("scene_id", "tile", "platform", "hrefs")
+    }
     kind = np.concatenate([numbers[table.kind] for numbers, table in zip(moved, tables, strict=True)])
-    return SceneTable(tuple(kinds), kind, **own, **arrow)
+    return SceneTable(tuple(kinds), kind, **own, **arrow, spares=None)
 
 
 def without_duplicates(table: SceneTable) -> SceneTable:
     """One scene per (sensor, tile, platform, sensing), by `resolve_duplicates`; neighbours lie together, by time."""
-    sensor, platform = (_codes(table.column(name))[table.kind] for name in ("sensor", "platform"))
-    tile = table.tile.dictionary_encode().indices.to_numpy()
+    names = np.array([kind.sensor for kind in table.kinds], str)
+    sensor = np.unique(names, return_inverse=True)[1][table.kind]
+    platform, tile = (column.dictionary_encode().indices.to_numpy() for column in (table.platform, table.tile))
     order = np.lexsort((table.moment_us, tile, platform, sensor))
     whence = np.stack([sensor, platform, tile])[:, order]
     gap_us = SAME_SENSING // SAME_SENSING.resolution
@@ -276,7 +285,7 @@ def _file_digests(table: SceneTable) -> list[bytes]:
 
 def _content(asset: Asset) -> JsonValue:
     """What of a file decides pixels, but for its address."""
-    return asdict(asset) | {
+    return vars(asset) | {
         "href": "",
         "nodata": None if asset.nodata is None else str(asset.nodata),  # NaN has no JSON
         "offset_reason": "",  # words for people, which change no pixel
@@ -285,11 +294,6 @@ def _content(asset: Asset) -> JsonValue:
 
 def _offsets(lists: pa.ListArray) -> NDArray[np.int32]:
     return np.asarray(lists.offsets)
-
-
-def _codes(values: Sequence[object]) -> Ints:
-    """Values as numbers that sort like them."""
-    return np.unique(np.array([str(value) for value in values]), return_inverse=True)[1]
 
 
 def _objects(values: Sequence[object]) -> NDArray[np.object_]:

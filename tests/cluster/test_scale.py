@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from eo_batch.core import layout
-from eo_batch.core.shards import Shard
 from eo_batch.core.planet import PlanetSpec
 from eo_batch.core.receipts import Receipt
+from eo_batch.core.shards import Shard
 from eo_batch.entry.run import Run, open_run
 from eo_batch.io.store import parse_store
 from eo_batch.settings import Settings

@@ -216,7 +216,9 @@ class TestRefusals:
 
     @pytest.mark.parametrize("states", [("descending",), ("ascending", "ascending"), (None, None)])
     def test_one_orbit_needs_no_word(self, states: tuple[str | None, ...]) -> None:
-        assert usable(scene_table(self.orbits(None, *states)[1]), self.orbits(None)[0]).refusal.tolist() == [None] * len(states)
+        assert usable(scene_table(self.orbits(None, *states)[1]), self.orbits(None)[0]).refusal.tolist() == [
+            None
+        ] * len(states)
 
     def test_unknown_orbits_do_not_mix_with_known_ones(self) -> None:
         with pytest.raises(PlanError, match="orbits None, ascending"):

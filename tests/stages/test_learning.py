@@ -178,7 +178,9 @@ def test_the_curve_and_the_panels_show_what_happened(trained):
 def test_embeddings_are_geoparquet_and_byte_identical_when_run_again(trained, tmp_path):
     run = copy_of(trained, tmp_path)
     before = objects(run, "embed", "chips")
-    receipts = [embed.run(run.spec, key, run.cells, run.axes, run.store) for key in embed_shards(run.spec, run.plan.blocks)]
+    receipts = [
+        embed.run(run.spec, key, run.cells, run.axes, run.store) for key in embed_shards(run.spec, run.plan.blocks)
+    ]
     assert objects(run, "embed", "chips") == before
     assert sum(len(receipt.outputs) for receipt in receipts) == len(before) == 2 * len(receipts)
     frame = geopandas.read_parquet(io.BytesIO(next(iter(before.values()))))
@@ -225,7 +227,9 @@ def test_chips_under_cloud_have_no_embedding_and_are_not_probed(published, tmp_p
     optical = published.spec.pretrain.model_copy(update={"arrays": ("s2_10m", "s2_20m"), "seeds": (3,)})
     run = copy_of(published, tmp_path, pretrain=optical)
     pretrain.run(run.spec, 3, run.cells, run.axes, run.store)
-    receipts = [embed.run(run.spec, key, run.cells, run.axes, run.store) for key in embed_shards(run.spec, run.plan.blocks)]
+    receipts = [
+        embed.run(run.spec, key, run.cells, run.axes, run.store) for key in embed_shards(run.spec, run.plan.blocks)
+    ]
     states = {chip_id: state for receipt in receipts for chip_id, state in receipt.chips.items()}
     vectors = vectors_of(run, "pretrained-3")
     assert {chip_id for chip_id, vector in vectors.items() if vector is None} == {
