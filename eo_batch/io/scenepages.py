@@ -1,12 +1,13 @@
 """Scenes with their files as pages of a Parquet table: what workers read of a plan."""
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC
-from typing import Any
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from eo_batch.core.plan import moment_of
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.io.scenetable import SceneTable
 
@@ -89,29 +90,24 @@ class _Files:
         )
 
 
-def scenes_of_page(page: pa.Table, rows: Iterable[int]) -> list[Scene]:
+def scenes_of_page(page: pa.Table, rows: Sequence[int]) -> list[Scene]:
     """Some of the scenes of a page."""
-    return [_scene(row) for row in page.take(pa.array(list(rows), pa.int64())).to_pylist()]
+    if not rows:
+        return []
+    table = page.take(pa.array(np.asarray(rows))).combine_chunks()
+    own = {name: table.column(name).to_pylist() for name in table.column_names if name not in ("assets", "spare")}
+    own["moment"] = [moment_of(at) for at in table.column("moment").cast(pa.int64()).to_pylist()]
+    own["bbox"] = [tuple(box) for box in own["bbox"]]
+    own |= {name: _assets(table.column(name).combine_chunks()) for name in ("assets", "spare")}
+    return [Scene(**dict(zip(own, values, strict=True))) for values in zip(*own.values(), strict=True)]
 
 
-def _scene(row: Mapping[str, Any]) -> Scene:
-    changed = {
-        "moment": row["moment"].astimezone(UTC),
-        "bbox": tuple(row["bbox"]),
-        "assets": _assets(row["assets"]),
-        "spare": _assets(row["spare"] or ()),
-    }
-    return Scene(**{**row, **changed})
-
-
-def _assets(rows: Iterable[Mapping[str, Any]]) -> tuple[Asset, ...]:
-    return tuple(
-        Asset(
-            **{
-                **row,
-                "transform": tuple(row["transform"]) if row["transform"] else None,
-                "shape": tuple(row["shape"]) if row["shape"] else None,
-            }
-        )
-        for row in rows
-    )
+def _assets(files: pa.ListArray) -> list[tuple[Asset, ...]]:
+    """The files of each scene; column by column, since a value of a struct costs more than its parts."""
+    columns = [part.to_pylist() for part in files.flatten().flatten()]
+    assets = [
+        Asset(band, href, epsg, tuple(transform) if transform else None, tuple(shape) if shape else None, *rest)
+        for band, href, epsg, transform, shape, *rest in zip(*columns, strict=True)
+    ]
+    ends = np.cumsum(pc.list_value_length(files).fill_null(0).to_numpy(zero_copy_only=False)).tolist()
+    return [tuple(assets[begin:end]) for begin, end in pairwise([0, *ends])]

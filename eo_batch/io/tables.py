@@ -34,7 +34,7 @@ def table_of_bytes(data: bytes, where: str, columns: Sequence[str] | None = None
     try:
         # One thread: Arrow's pool can still hold an object of this interpreter when it exits (apache/arrow 34314).
         chosen = list(columns) if columns is not None else None
-        return pq.read_table(io.BytesIO(data), columns=chosen, use_threads=False)
+        return pq.ParquetFile(io.BytesIO(data)).read(columns=chosen, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{where} is not a whole Parquet file ({error}); delete it and run again") from error
 

@@ -147,10 +147,10 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
 
 
 def test_planning_a_region_takes_seconds(region: RunSpec, tmp_path: Path) -> None:
-    """An object for each item and a search of all scenes for each shard took 100 CPU seconds and more."""
+    """26,000 items, 17,000 chips and 15,000 shards take 2 CPU seconds; with an object for each they took minutes."""
     began = time.process_time()
     plan.run(region, parse_store(str(tmp_path)), QUICK)
-    assert time.process_time() - began < 25
+    assert time.process_time() - began < 15
 
 
 @pytest.fixture
