@@ -27,6 +27,7 @@ from eo_batch.core.plan import make_plan
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.specfile import parse_spec
 from eo_batch.core.utm import Zone, project
+from eo_batch.io.scenetable import usable
 from eo_batch.settings import Settings
 from eo_batch.stages.plan import find_scenes
 
@@ -179,16 +180,16 @@ def main() -> None:
         figures["write_cpu_s"] = round(time.process_time() - began, 1)
     if not asked.only_write:
         began = time.process_time()
-        scenes = find_scenes(spec, Settings())
+        scenes = usable(find_scenes(spec, Settings()), spec)
         figures["search_cpu_s"] = round(time.process_time() - began, 1)
         figures["search_peak_mb"] = _peak_mb()
         began = time.process_time()
-        plan = make_plan(spec, scenes, Identity(spec).prefix("chips"))
+        plan = make_plan(spec, scenes.columns(), Identity(spec).prefix("chips"))
         figures["plan_cpu_s"] = round(time.process_time() - began, 1)
         figures |= {"scenes": len(plan.scenes), "chips": len(plan.cells), "blocks": len(plan.blocks)}
         figures["shards"] = len(plan.shards)
-        figures["shards_without_scenes"] = sum(not shard.scene_ids for shard in plan.shards)
-        figures["largest_shard_mb"] = round(max(shard.memory_bytes for shard in plan.shards) / 1e6)
+        figures["shards_without_scenes"] = int((np.diff(plan.shards.start) == 0).sum())
+        figures["largest_shard_mb"] = round(plan.shards.memory_bytes.max() / 1e6)
     print(json.dumps(figures | {"peak_mb": _peak_mb()}))
 
 

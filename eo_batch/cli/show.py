@@ -26,20 +26,19 @@ def show_plan(spec: RunSpec, plan: Plan, as_json: bool) -> None:
     """Shards, chips, scenes and bytes of a plan, by sensor."""
     rows: list[dict[str, Any]] = []
     for name in spec.sensors:
-        shards = [shard for shard in plan.shards if shard.sensor == name]
-        found = [scene for scene in plan.scenes if scene.sensor == name]
+        shards, own = plan.shards, plan.shards.of_sensor(name)
         rows.append(
             {
                 "sensor": name,
-                "shards": len(shards),
-                "scenes": len({scene_id for shard in shards for scene_id in shard.scene_ids}),
-                "left_out": sum(scene.refusal is not None for scene in found),
-                "read_bytes": sum(shard.read_bytes for shard in shards),
-                "write_bytes": sum(shard.write_bytes for shard in shards),
-                "memory_bytes": max((shard.memory_bytes for shard in shards), default=0),
+                "shards": int(own.sum()),
+                "scenes": shards.used_scenes(name),
+                "left_out": plan.scenes.left_out(name),
+                "read_bytes": int(shards.read_bytes[own].sum()),
+                "write_bytes": int(shards.write_bytes[own].sum()),
+                "memory_bytes": int(shards.memory_bytes[own].max(initial=0)),
             }
         )
-    zones = Counter(planned.cell.epsg for planned in plan.cells)
+    zones = Counter(plan.cells.epsg.tolist())
     if as_json:
         summary = {"run": spec.name, "chips": len(plan.cells), "blocks": len(plan.blocks), "zones": dict(zones)}
         typer.echo(json.dumps({**summary, "sensors": rows}, indent=1))

@@ -8,14 +8,17 @@ a cell whose centre lies in its strip is the owner of its ground, and statistics
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import overload
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
+from eo_batch.core.columns import Columns
 from eo_batch.core.errors import UsageError
 from eo_batch.core.utm import Floats, Zone, project, zone_of_epsg
 
@@ -43,13 +46,24 @@ class Cell:
     @property
     def chip_id(self) -> str:
         """The same ground has the same id in every run."""
-        return f"u{zone_of_epsg(self.epsg).name}-{self.chip_m}m-r{self.row:05d}-c{self.col:05d}"
+        return _chip_id_of_zone(self.epsg, self.chip_m).format(self.row, self.col)
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
         """(x_min, y_min, x_max, y_max), metres in `epsg`."""
         x0, y0 = self.col * self.chip_m, self.row * self.chip_m
         return x0, y0, x0 + self.chip_m, y0 + self.chip_m
+
+
+def _chip_id_of_zone(epsg: int, chip_m: int) -> str:
+    return f"u{zone_of_epsg(epsg).name}-{chip_m}m-r{{:05d}}-c{{:05d}}"
+
+
+def chip_ids(epsg: NDArray[np.int32], row: NDArray[np.int32], col: NDArray[np.int32], chip_m: int) -> list[str]:
+    """Ids of many cells, as `Cell.chip_id`."""
+    zones = {zone: _chip_id_of_zone(zone, chip_m) for zone in np.unique(epsg).tolist()}
+    numbers = zip(epsg.tolist(), row.tolist(), col.tolist(), strict=True)
+    return [zones[zone].format(r, c) for zone, r, c in numbers]
 
 
 def parse_chip_id(chip_id: str) -> Cell:
@@ -81,12 +95,67 @@ class PlannedCell:
     lat: float
 
 
-def cells_of_area(area: MultiPolygon, chip_m: int) -> list[PlannedCell]:
-    """All kept cells of an area given in longitude and latitude, ordered by (epsg, row, col)."""
-    found: list[PlannedCell] = []
-    for zone in zones_of_area(area):
-        found.extend(_cells_of_zone(area, zone, chip_m))
-    return sorted(found, key=lambda planned: planned.cell)
+@dataclass(frozen=True, eq=False)
+class Cells(Columns, Sequence[PlannedCell]):
+    """The cells that an area touches, ordered by (epsg, row, col), as columns of equal length."""
+
+    chip_m: int
+    """Side of every cell, metres."""
+    epsg: NDArray[np.int32]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    owner: NDArray[np.bool_]
+    """Whether a cell's centre lies in its own zone's strip."""
+    lon: Floats
+    """Centres, degrees."""
+    lat: Floats
+
+    def __len__(self) -> int:
+        return len(self.epsg)
+
+    @overload
+    def __getitem__(self, at: int) -> PlannedCell: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[PlannedCell]: ...
+    def __getitem__(self, at: int | slice) -> PlannedCell | list[PlannedCell]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        cell = Cell(int(self.epsg[at]), int(self.row[at]), int(self.col[at]), self.chip_m)
+        return PlannedCell(cell, bool(self.owner[at]), float(self.lon[at]), float(self.lat[at]))
+
+    def chip_ids(self) -> list[str]:
+        """Ids of all cells, in order."""
+        return chip_ids(self.epsg, self.row, self.col, self.chip_m)
+
+    def blocks(self, side: int) -> "tuple[Block, ...]":
+        """Blocks of `side` x `side` cells with at least one of these, ordered by (epsg, row, col)."""
+        return self.blocks_and_places(side)[0]
+
+    def blocks_and_places(self, side: int) -> "tuple[tuple[Block, ...], NDArray[np.bool_]]":
+        """The same, and which places of each block have one of these cells: (block, place)."""
+        keys = np.column_stack([self.epsg, self.row // side, self.col // side])
+        found, block_n = np.unique(keys, axis=0, return_inverse=True)
+        places = np.zeros((len(found), side * side), bool)
+        places[block_n.ravel(), self.row % side * side + self.col % side] = True
+        return tuple(Block(epsg, row, col, self.chip_m, side) for epsg, row, col in found.tolist()), places
+
+    def of_block(self, block: "Block") -> list[Cell]:
+        """Those of these cells that lie in a block, in block order."""
+        inside = (
+            (self.epsg == block.epsg) & (self.row // block.side == block.row) & (self.col // block.side == block.col)
+        )
+        return [self[int(i)].cell for i in np.flatnonzero(inside)]  # rows of the lattice first: that is block order
+
+
+_CELL_COLUMNS = ("epsg", "row", "col", "owner", "lon", "lat")
+
+
+def cells_of_area(area: MultiPolygon, chip_m: int) -> Cells:
+    """All kept cells of an area given in longitude and latitude."""
+    found = [_cells_of_zone(area, zone, chip_m) for zone in zones_of_area(area)]
+    columns = {name: np.concatenate([getattr(cells, name) for cells in found]) for name in _CELL_COLUMNS}
+    order = np.lexsort((columns["col"], columns["row"], columns["epsg"]))
+    return Cells(chip_m, **{name: column[order] for name, column in columns.items()})
 
 
 def zones_of_area(area: MultiPolygon) -> Iterator[Zone]:
@@ -98,7 +167,7 @@ def zones_of_area(area: MultiPolygon) -> Iterator[Zone]:
                 yield zone
 
 
-def _cells_of_zone(area: MultiPolygon, zone: Zone, chip_m: int) -> list[PlannedCell]:
+def _cells_of_zone(area: MultiPolygon, zone: Zone, chip_m: int) -> Cells:
     clipped = shapely.segmentize(area.intersection(zone.strip), _SEGMENT_DEG)
     projected = shapely.transform(clipped, partial(_lonlat_to, zone.epsg))
     ground = projected.buffer(_SLACK_M)
@@ -109,15 +178,12 @@ def _cells_of_zone(area: MultiPolygon, zone: Zone, chip_m: int) -> list[PlannedC
     row_rc, col_rc = (part.ravel() for part in np.meshgrid(rows, cols, indexing="ij"))
     squares = shapely.box(col_rc * chip_m, row_rc * chip_m, (col_rc + 1) * chip_m, (row_rc + 1) * chip_m)
     kept = shapely.intersects(ground, squares)
-    row_k, col_k = row_rc[kept], col_rc[kept]
+    row_k, col_k = row_rc[kept].astype(np.int32), col_rc[kept].astype(np.int32)
     middle_x, middle_y = ((index + 0.5).astype(np.float64) * chip_m for index in (col_k, row_k))
     lon, lat = project(zone.epsg, _WGS84, middle_x, middle_y)
     # Longitudes wrap at the antimeridian: compare as a distance from the zone's western edge.
     owner = ((lon - zone.west) % 360.0 < 6.0) & ((lat >= 0.0) == zone.north)
-    return [
-        PlannedCell(Cell(zone.epsg, int(r), int(c), chip_m), bool(o), float(x), float(y))
-        for r, c, o, x, y in zip(row_k, col_k, owner, lon, lat, strict=True)
-    ]
+    return Cells(chip_m, np.full(len(row_k), zone.epsg, np.int32), row_k, col_k, owner, lon, lat)
 
 
 def _lonlat_to(epsg: int, lonlat_n2: Floats) -> Floats:
@@ -151,14 +217,14 @@ class Block:
         """Position of a cell inside the block, row-major with rows counting northwards."""
         return (cell.row - self.row * self.side) * self.side + cell.col - self.col * self.side
 
+    def cell(self, place: int) -> Cell:
+        """The cell at a place, as `place` counts."""
+        row, col = divmod(place, self.side)
+        return Cell(self.epsg, self.row * self.side + row, self.col * self.side + col, self.chip_m)
+
     def cells(self) -> list[Cell]:
         """All cells in `place` order."""
-        first_row, first_col = self.row * self.side, self.col * self.side
-        return [
-            Cell(self.epsg, first_row + r, first_col + c, self.chip_m)
-            for r in range(self.side)
-            for c in range(self.side)
-        ]
+        return [self.cell(place) for place in range(self.side**2)]
 
 
 def block_longitude(block: Block) -> float:

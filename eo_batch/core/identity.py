@@ -14,7 +14,7 @@ from eo_batch.core.layout import STAGES, stage_prefix
 from eo_batch.core.spec import RunSpec
 
 CODE_VERSIONS: Mapping[str, int] = {
-    "plan": 1,
+    "plan": 2,
     "chips": 1,
     "publish": 1,
     "pretrain": 2,

@@ -22,6 +22,26 @@ def receipts_prefix(prefix: str) -> str:
     return f"{prefix}/receipts/"
 
 
+def scenes_index(plan_prefix: str) -> str:
+    """All scenes of a plan without their files (Parquet): the object whose writing commits the plan."""
+    return f"{plan_prefix}/scenes.parquet"
+
+
+def scenes_page(plan_prefix: str, digest: str) -> str:
+    """Some neighbouring scenes of a plan with their files (Parquet), by the digest of the page."""
+    return f"{plan_prefix}/scenes/{digest}.parquet"
+
+
+def cells(plan_prefix: str) -> str:
+    """The cells of a plan (Parquet)."""
+    return f"{plan_prefix}/cells.parquet"
+
+
+def shards_page(plan_prefix: str, page: int) -> str:
+    """Some consecutive shards of a plan (Parquet)."""
+    return f"{plan_prefix}/shards/{page:05d}.parquet"
+
+
 def cube(chips_prefix: str) -> str:
     """The Zarr cube."""
     return f"{chips_prefix}/cube.zarr"

@@ -1,12 +1,12 @@
 """What the learning stages read, and how their work is divided. Pure."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from eo_batch.core.errors import SpecError, UsageError
-from eo_batch.core.grid import Block, Cell, block_of, parse_block_key
-from eo_batch.core.plan import Plan
+from eo_batch.core.grid import Block, parse_block_key
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.core.timebins import STATIC_KEY
 
@@ -75,13 +75,13 @@ def learning_bins(spec: RunSpec) -> list[str]:
     return [time_bin.key for time_bin in spec.time.bins()]
 
 
-def embed_shards(spec: RunSpec, plan: Plan) -> list[str]:
-    """Keys of the shards of the stage `embed`: each seed, time bin and block, blocks fastest."""
+def embed_shards(spec: RunSpec, blocks: Sequence[Block]) -> list[str]:
+    """Keys of the shards of the stage `embed`: each seed, time bin and block of the plan, blocks fastest."""
     return [
         EmbedShard(seed, bin_key, block).key
         for seed in spec.pretrain.seeds
         for bin_key in learning_bins(spec)
-        for block in plan.blocks
+        for block in blocks
     ]
 
 
@@ -92,12 +92,6 @@ def parse_embed_shard(key: str) -> EmbedShard:
         raise UsageError(f"{key!r} is not a shard of embed; one looks like seed-0/2023-08/{_EXAMPLE_BLOCK}")
     seed, bin_key, block = match.groups()
     return EmbedShard(int(seed), bin_key, parse_block_key(block))
-
-
-def cells_of_block(plan: Plan, block: Block) -> list[Cell]:
-    """Cells of the plan inside a block, in block order."""
-    inside = [planned.cell for planned in plan.cells if block_of(planned.cell, block.side) == block]
-    return sorted(inside, key=block.place)
 
 
 def trained_name(seed: int) -> str:

@@ -3,29 +3,31 @@
 A chips shard is one block of neighbouring cells x one time bin x one sensor: whole Zarr shards with one
 writer. Blocks and time bins get their place in the cube from the axes, an append-only list, so that a
 later plan extends the cube and never moves what is there.
+
+Scenes and shards are columns, since a continent has millions of them.
 """
 
+import hashlib
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import numpy as np
-import shapely
+from numpy.typing import NDArray
 
-from eo_batch.core.digest import JsonValue, digest
-from eo_batch.core.errors import PlanError, RadiometryError
-from eo_batch.core.grid import Block, Cell, PlannedCell, block_of, cells_of_area
+from eo_batch.core.columns import Columns, Ints, alike
+from eo_batch.core.errors import PlanError
+from eo_batch.core.grid import Block, Cells, cells_of_area
+from eo_batch.core.reach import reach
 from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.shards import Shard, Shards
 from eo_batch.core.spec import CubeArray, RunSpec, SensorSpec
-from eo_batch.core.timebins import STATIC_KEY
-from eo_batch.core.utm import Floats, project
+from eo_batch.core.timebins import STATIC_KEY, midnight
+from eo_batch.core.utm import Floats
 
-_WGS84 = 4326
-_MARGIN_PX = 2
-"""Pixels around a block that a resampling kernel may touch."""
-_EDGE_POINTS = 9
-"""Points along each edge of a block when its outline is carried into another CRS."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,21 @@ class Axes:
     blocks: tuple[str, ...] = ()
     bins: tuple[str, ...] = ()
 
+    @cached_property
+    def _block_index(self) -> dict[str, int]:
+        return {key: number for number, key in enumerate(self.blocks)}
+
+    @cached_property
+    def _time_index(self) -> dict[str, int]:
+        return {key: number for number, key in enumerate(key for key in self.bins if key != STATIC_KEY)}
+
     def time_index(self, bin_key: str) -> int | None:
         """Position on the cube's time axis; None for products without one."""
-        return None if bin_key == STATIC_KEY else [key for key in self.bins if key != STATIC_KEY].index(bin_key)
+        return None if bin_key == STATIC_KEY else self._time_index[bin_key]
 
     def first_slot(self, block: Block) -> int:
         """Position of a block's first cell on the cube's chip axis."""
-        return self.blocks.index(block.key) * block.side**2
+        return self._block_index[block.key] * block.side**2
 
     def extended(self, blocks: Iterable[str], bins: Iterable[str]) -> "Axes":
         """These axes with what is new appended in the order given."""
@@ -51,153 +61,202 @@ class Axes:
         )
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One unit of chip making."""
+@dataclass(frozen=True, eq=False)
+class SceneColumns(Columns):
+    """What a plan knows of all scenes found, refused ones included. Scenes of one neighbourhood lie together, by time.
 
-    index: int
-    """Position in the plan."""
-    sensor: str
-    block: Block
-    bin_key: str
-    chip_ids: tuple[str, ...]
-    """Cells of the block that the area touches, in block order."""
-    scene_ids: tuple[str, ...]
-    """Usable scenes that reach the block in this bin, by time."""
-    inputs: str
-    """Digests of everything the shard's content depends on: of its cells, a dash, of its scenes."""
-    memory_bytes: int
-    """Projected peak memory of making the shard."""
-    read_bytes: int
-    """Projected uncompressed bytes of source pixels."""
-    write_bytes: int
-    """Uncompressed bytes of the shard's pixels."""
+    Their order is their own: whatever else is found, of any two the same one comes first.
+    """
 
-    @property
-    def key(self) -> str:
-        """Stable name within the chips stage: `s2/2023-08/u33n-…`."""
-        return f"{self.sensor}/{self.bin_key}/{self.block.key}"
+    sensor: NDArray[np.object_]
+    """Name of the sensor in the run spec."""
+    scene_id: NDArray[np.object_]
+    moment_us: Ints
+    """Acquisition time, microseconds since 1970, UTC."""
+    epsg: NDArray[np.int32]
+    """CRS of the raster, or EPSG:4326 where the catalogue tells the item's bounding box only."""
+    bounds: Floats
+    """(scene, 4) x_min, y_min, x_max, y_max in that CRS."""
+    refusal: NDArray[np.object_]
+    """Why a scene can't be used; None for those that can."""
+    digest: NDArray[np.void]
+    """Of all that decides pixels, 16 bytes each."""
 
+    def __len__(self) -> int:
+        return len(self.moment_us)
 
-def only_scenes_differ(inputs: str, others: str) -> bool:
-    """Whether two shards' inputs are of the same cells but of other scenes."""
-    return inputs != others and inputs.split("-")[0] == others.split("-")[0]
+    def left_out(self, sensor: str) -> int:
+        """How many scenes of a sensor can't be used."""
+        return int(((self.sensor == sensor) & (self.refusal != None)).sum())  # noqa: E711  # element by element
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything a run needs to know about the outside world."""
 
-    cells: tuple[PlannedCell, ...]
-    blocks: tuple[Block, ...]
-    """Blocks with at least one cell, in lattice order."""
-    scenes: tuple[Scene, ...]
-    """All scenes found, refused ones included."""
-    shards: tuple[Shard, ...]
+    cells: Cells
+    scenes: SceneColumns
+    shards: Shards
 
-    def scene(self, sensor: str, scene_id: str) -> Scene:
-        """A scene of a sensor by id."""
-        return next(s for s in self.scenes if s.sensor == sensor and s.scene_id == scene_id)
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Blocks with at least one cell, in lattice order."""
+        return self.shards.blocks
+
+    def scene_ids(self, shard: Shard) -> tuple[str, ...]:
+        """Ids of a shard's scenes."""
+        return tuple(self.scenes.scene_id[list(shard.scenes)].tolist())
 
 
-def usable(scenes: Iterable[Scene], spec: RunSpec) -> list[Scene]:
-    """The scenes with a refusal written into those that the spec leaves out.
+def left_out(cloud_pct: float | None, orbit_state: str | None, sensor: SensorSpec) -> str | None:
+    """Why the spec leaves out a scene of such cloud cover and orbit; None if it does not."""
+    if cloud_pct is not None and cloud_pct > sensor.max_cloud_pct:
+        return f"cloud cover {cloud_pct:.1f} % is over max_cloud_pct={sensor.max_cloud_pct:g}"
+    if sensor.orbit is not None and orbit_state != sensor.orbit:
+        return f"orbit is {orbit_state or 'unknown'}, not {sensor.orbit}"
+    return None
 
-    Raises RadiometryError if files can't be classified, and PlanError if orbit directions mix.
-    """
-    judged = [_judge(scene, spec.sensors[scene.sensor]) for scene in scenes]
-    ambiguous = [scene for scene in judged if scene.ambiguous]
-    if ambiguous:
-        first = ambiguous[0]
-        raise RadiometryError(
-            f"{len(ambiguous)} of {len(judged)} scenes can't be used: {first.sensor} {first.scene_id}: {first.refusal}"
+
+def check_orbits(name: str, sensor: SensorSpec, orbits: Iterable[str | None]) -> None:
+    """Raise PlanError if the orbit directions of a sensor's usable scenes mix."""
+    known = sorted({str(orbit) for orbit in orbits})
+    if sensor.kind == "s1" and sensor.orbit is None and len(known) > 1:
+        raise PlanError(
+            f"sensors.{name} has scenes of orbits {', '.join(known)}, which must not "
+            f"be mixed; set sensors.{name}.orbit=ascending or descending (or add a sensor for each)"
         )
-    for name, sensor in spec.sensors.items():
-        if sensor.kind == "s1" and sensor.orbit is None:
-            orbits = {scene.orbit_state for scene in judged if scene.sensor == name and scene.refusal is None}
-            if len(orbits) > 1:
-                raise PlanError(
-                    f"sensors.{name} has scenes of orbits {', '.join(sorted(str(o) for o in orbits))}, which must not "
-                    f"be mixed; set sensors.{name}.orbit=ascending or descending (or add a sensor for each)"
-                )
-    return judged
 
 
-def _judge(scene: Scene, sensor: SensorSpec) -> Scene:
-    if scene.refusal is not None:
-        return scene
-    if scene.cloud_pct is not None and scene.cloud_pct > sensor.max_cloud_pct:
-        limit = f"max_cloud_pct={sensor.max_cloud_pct:g}"
-        return replace(scene, refusal=f"cloud cover {scene.cloud_pct:.1f} % is over {limit}")
-    if sensor.orbit is not None and scene.orbit_state != sensor.orbit:
-        return replace(scene, refusal=f"orbit is {scene.orbit_state or 'unknown'}, not {sensor.orbit}")
-    return scene
-
-
-def make_plan(spec: RunSpec, scenes: Sequence[Scene], chips_digest: str) -> Plan:
+def make_plan(spec: RunSpec, scenes: SceneColumns, chips_digest: str) -> Plan:
     """The plan of a spec over scenes that a search found. Deterministic.
 
     chips_digest: identity of the chips stage, part of each shard's digest.
 
     Raises PlanError if there is nothing to do or a shard would need too much memory.
     """
-    cells = tuple(cells_of_area(spec.area.polygon(), spec.grid.chip_m))
-    judged = usable(scenes, spec)
-    by_block: dict[Block, list[Cell]] = {}
-    for planned in cells:
-        by_block.setdefault(block_of(planned.cell, spec.grid.block_chips), []).append(planned.cell)
-    blocks = tuple(sorted(by_block))
-    shards: list[Shard] = []
-    for name, sensor in spec.sensors.items():
-        found = [s for s in judged if s.sensor == name and s.refusal is None]
-        reach = _reach(blocks, found, max(a.pixel_m for a in spec.arrays() if a.sensor == name))
-        arrays = [array for array in spec.arrays() if array.sensor == name]
-        for bin_key in spec.bins_of(sensor):
-            in_bin = _in_bin(found, spec, sensor, bin_key)
-            for number, block in enumerate(blocks):
-                chosen = [scene for scene in in_bin if number in reach[scene.scene_id]]
-                shards.append(_shard(len(shards), name, block, bin_key, by_block[block], chosen, arrays, chips_digest))
-    if not any(shard.scene_ids for shard in shards):
-        why = "; ".join(sorted({s.refusal for s in judged if s.refusal})[:3]) or "the catalogue has none there and then"
+    cells = cells_of_area(spec.area.polygon(), spec.grid.chip_m)
+    blocks, places = cells.blocks_and_places(spec.grid.block_chips)
+    bin_keys = tuple(dict.fromkeys(key for sensor in spec.sensors.values() for key in spec.bins_of(sensor)))
+    parts = [
+        _Part(number, bin_keys.index(key), rows, counts)
+        for number, name in enumerate(spec.sensors)
+        for key, rows, counts in _scenes_of_blocks(spec, name, scenes, blocks)
+    ]
+    if not any(len(part.scenes) for part in parts):
+        why = "; ".join(sorted({text for text in scenes.refusal if text})[:3])
+        why = why or "the catalogue has none there and then"
         raise PlanError(f"no usable scene covers the area in {spec.time.start} to {spec.time.end}: {why}")
+    shards = _shards(spec, blocks, places, bin_keys, parts, scenes.digest, chips_digest)
     _check_memory(shards, spec)
-    return Plan(cells, blocks, tuple(judged), tuple(shards))
+    return Plan(cells, scenes, shards)
 
 
-def _shard(
-    index: int,
-    sensor: str,
-    block: Block,
-    bin_key: str,
-    cells: Sequence[Cell],
-    scenes: Sequence[Scene],
-    arrays: Sequence[CubeArray],
+@dataclass(frozen=True)
+class _Part:
+    """The shards of one sensor and time bin: one for each block."""
+
+    sensor: int
+    bin: int
+    scenes: NDArray[np.int32]
+    """Positions of scenes, block after block."""
+    counts: Ints
+    """How many each block has."""
+
+
+def _scenes_of_blocks(
+    spec: RunSpec, name: str, scenes: SceneColumns, blocks: Sequence[Block]
+) -> Iterator[tuple[str, NDArray[np.int32], Ints]]:
+    """Of each time bin of a sensor its key, the usable scenes that reach each block, and how many these are."""
+    own = np.flatnonzero((scenes.sensor == name) & (scenes.refusal == None))  # noqa: E711  # element by element
+    first, frame = alike(scenes.epsg[own], *scenes.bounds[own].T)
+    frames = own[first]
+    pixel_m = max(array.pixel_m for array in spec.arrays() if array.sensor == name)
+    start, block_of = reach(blocks, scenes.epsg[frames], scenes.bounds[frames], pixel_m)
+    small = np.min_scalar_type(len(blocks))  # numpy sorts small integers by their digits
+    for key in spec.bins_of(spec.sensors[name]):
+        inside = in_bin(scenes.moment_us[own], spec, key)
+        rows, touching = own[inside].astype(np.int32), frame[inside]
+        counts = start[touching + 1] - start[touching]
+        ends = np.cumsum(counts)
+        at = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(start[touching] - (ends - counts), counts)
+        block = block_of[at].astype(small)
+        by_block = np.argsort(block, kind="stable")
+        yield key, np.repeat(rows, counts)[by_block], np.bincount(block, minlength=len(blocks))
+
+
+def in_bin(moment_us: Ints, spec: RunSpec, bin_key: str) -> NDArray[np.bool_]:
+    """Which times (microseconds since 1970) belong to a time bin: in it, and in the spec's range."""
+    if bin_key == STATIC_KEY:
+        return np.ones(len(moment_us), bool)
+    time_bin = next(b for b in spec.time.bins() if b.key == bin_key)
+    start, end = max(time_bin.start, midnight(spec.time.start)), min(time_bin.end, midnight(spec.time.end))
+    return (microseconds(start) <= moment_us) & (moment_us < microseconds(end))
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 of an aware time."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment_of(microseconds: int) -> datetime:
+    """The time, UTC, of microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def _shards(
+    spec: RunSpec,
+    blocks: tuple[Block, ...],
+    places: NDArray[np.bool_],
+    bin_keys: tuple[str, ...],
+    parts: Sequence[_Part],
+    digests: NDArray[np.void],
     chips_digest: str,
-) -> Shard:
-    chip_ids = tuple(cell.chip_id for cell in sorted(cells, key=block.place))
-    content = [_json_scene(scene) for scene in scenes]
-    ground = digest({"chips": chips_digest, "block": block.key, "bin": bin_key, "cells": chip_ids})
-    inputs = f"{ground}-{digest(content)}"
-    pixels = {array.name: (array.chip_px * block.side) ** 2 for array in arrays}
-    read = sum(
-        pixels[array.name] * len(array.bands) * len(scenes) * np.dtype(array.spec.info.dtype).itemsize
-        for array in arrays
-    )
-    write = sum(
-        array.chip_px**2 * len(cells) * len(array.bands) * np.dtype(array.spec.info.dtype).itemsize for array in arrays
-    )
-    return Shard(
-        index,
+) -> Shards:
+    sensors = tuple(spec.sensors)
+    counts = np.concatenate([part.counts for part in parts])
+    cells = np.tile(places.sum(1), len(parts))
+    sensor = np.repeat(np.array([part.sensor for part in parts], np.int32), len(blocks))
+    memory, read, write = (np.zeros(len(counts), np.int64) for _ in range(3))
+    for number, name in enumerate(sensors):
+        own = sensor == number
+        for array in (array for array in spec.arrays() if array.sensor == name):
+            value = len(array.bands) * np.dtype(array.spec.info.dtype).itemsize
+            needs = [projected_memory(array, spec.grid.block_chips, n) for n in range(int(counts.max()) + 1)]
+            memory[own] = np.maximum(memory[own], np.array(needs)[counts[own]])
+            read[own] += (array.chip_px * spec.grid.block_chips) ** 2 * value * counts[own]
+            write[own] += array.chip_px**2 * value * cells[own]
+    ground = [
+        hashlib.sha256(f"{chips_digest}|{block.key}|".encode() + np.packbits(own).tobytes())
+        for block, own in zip(blocks, places, strict=True)
+    ]
+    inputs = [text for part in parts for text in _inputs(part, bin_keys[part.bin], ground, digests)]
+    return Shards(
+        blocks,
+        places,
+        sensors,
+        bin_keys,
         sensor,
-        block,
-        bin_key,
-        chip_ids,
-        tuple(scene.scene_id for scene in scenes),
-        inputs,
-        max((projected_memory(array, block.side, len(scenes)) for array in arrays), default=0),
+        np.repeat(np.array([part.bin for part in parts], np.int32), len(blocks)),
+        np.tile(np.arange(len(blocks), dtype=np.int32), len(parts)),
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.concatenate([part.scenes for part in parts]),
+        np.array(inputs, object),
+        memory,
         read,
         write,
     )
+
+
+def _inputs(part: _Part, bin_key: str, ground: Sequence["hashlib._Hash"], digests: NDArray[np.void]) -> Iterator[str]:
+    """Digests of the shards of a part: of the cells, then of the scenes in the plan's order."""
+    content = digests[part.scenes].tobytes()
+    ends = np.cumsum(part.counts) * digests.dtype.itemsize
+    begin = 0
+    for block, end in zip(ground, ends.tolist(), strict=True):
+        where = block.copy()
+        where.update(bin_key.encode())
+        yield f"{where.hexdigest()[:12]}-{hashlib.sha256(content[begin:end]).hexdigest()[:12]}"
+        begin = end
 
 
 BASE_MEMORY = 250_000_000
@@ -213,9 +272,9 @@ def projected_memory(array: CubeArray, block_side: int, n_scenes: int) -> int:
     return BASE_MEMORY + stacks + pixels * (len(array.bands) * item + 8)
 
 
-def _check_memory(shards: Sequence[Shard], spec: RunSpec) -> None:
+def _check_memory(shards: Shards, spec: RunSpec) -> None:
     limit = spec.limits.shard_memory_gb * 1e9
-    worst = max(shards, key=lambda shard: shard.memory_bytes)
+    worst = shards[int(np.argmax(shards.memory_bytes))]
     if worst.memory_bytes > limit:
         sides = [spec.grid.block_chips // 2**k for k in range(1, 7)]
         fits = [
@@ -227,17 +286,10 @@ def _check_memory(shards: Sequence[Shard], spec: RunSpec) -> None:
         smaller = f"use grid.block_chips={fits[0]}, " if fits else "use smaller chips, "
         needed_gb = math.ceil(worst.memory_bytes / 1e8) / 10
         raise PlanError(
-            f"shard {worst.key} would need {needed_gb:g} GB for {len(worst.scene_ids)} scenes, over "
+            f"shard {worst.key} would need {needed_gb:g} GB for {len(worst.scenes)} scenes, over "
             f"limits.shard_memory_gb={spec.limits.shard_memory_gb:g}; {smaller}a shorter time.step, "
             f"a lower max_cloud_pct, or raise the limit to limits.shard_memory_gb={needed_gb:g}"
         )
-
-
-def _in_bin(scenes: Sequence[Scene], spec: RunSpec, sensor: SensorSpec, bin_key: str) -> list[Scene]:
-    if bin_key == STATIC_KEY:
-        return list(scenes)
-    time_bin = next(b for b in spec.time.bins() if b.key == bin_key)
-    return [s for s in scenes if time_bin.holds(s.moment) and spec.time.start <= s.moment.date() < spec.time.end]
 
 
 def observation_day(scene: Scene, near_lon: float | None = None) -> str:
@@ -260,32 +312,6 @@ def _middle_lon(scene: Scene) -> float:
     return (west + east) / 2 if east - west < 180 else -180.0
 
 
-def _reach(blocks: Sequence[Block], scenes: Sequence[Scene], pixel_m: float) -> dict[str, set[int]]:
-    """Positions of the blocks that each scene's raster (or, if unknown, its bounding box) touches."""
-    reach: dict[str, set[int]] = {scene.scene_id: set() for scene in scenes}
-    by_crs: dict[int, list[Scene]] = {}
-    for scene in scenes:
-        by_crs.setdefault(_frame(scene)[0], []).append(scene)
-    for epsg, group in by_crs.items():
-        tree = shapely.STRtree([_outline(block, epsg, pixel_m) for block in blocks])
-        shifts = (-360.0, 0.0, 360.0) if epsg == _WGS84 else (0.0,)
-        for scene in group:
-            x_min, y_min, x_max, y_max = _frame(scene)[1]
-            for shift in shifts:
-                box = shapely.box(x_min + shift, y_min, x_max + shift, y_max)
-                reach[scene.scene_id].update(int(i) for i in tree.query(box, predicate="intersects"))
-    return reach
-
-
-def _frame(scene: Scene) -> tuple[int, tuple[float, float, float, float]]:
-    """CRS and bounds of the scene's raster: from the first file that tells both, else the item's bbox."""
-    for asset in scene.assets:
-        if asset.epsg is not None and asset.transform is not None and asset.shape is not None:
-            return asset.epsg, asset_bounds(asset)
-    west, south, east, north = scene.bbox
-    return _WGS84, (west, south, east if east >= west else east + 360, north)
-
-
 def asset_bounds(asset: Asset) -> tuple[float, float, float, float]:
     """(x_min, y_min, x_max, y_max) of a file whose catalogue tells its grid, in its own CRS."""
     assert asset.transform is not None  # callers have looked
@@ -295,44 +321,3 @@ def asset_bounds(asset: Asset) -> tuple[float, float, float, float]:
     xs = [c, c + a * cols, c + b * rows, c + a * cols + b * rows]
     ys = [f, f + d * cols, f + e * rows, f + d * cols + e * rows]
     return min(xs), min(ys), max(xs), max(ys)
-
-
-def _outline(block: Block, epsg: int, pixel_m: float) -> shapely.Polygon:
-    """A block's outline with a margin, in another CRS; longitudes are unwrapped around the block."""
-    margin = _MARGIN_PX * pixel_m
-    x_min, y_min, x_max, y_max = block.bounds
-    ring_x, ring_y = _ring(x_min - margin, y_min - margin, x_max + margin, y_max + margin)
-    x, y = project(block.epsg, epsg, ring_x, ring_y)
-    if epsg == _WGS84:
-        x = x[0] + (x - x[0] + 180) % 360 - 180
-    finite = np.isfinite(x) & np.isfinite(y)
-    if not finite.any():
-        return shapely.Polygon()
-    x, y = x[finite], y[finite]
-    return shapely.box(float(x.min()), float(y.min()), float(x.max()), float(y.max()))
-
-
-def _ring(x_min: float, y_min: float, x_max: float, y_max: float) -> tuple[Floats, Floats]:
-    along = np.linspace(0.0, 1.0, _EDGE_POINTS)
-    x = x_min + (x_max - x_min) * np.concatenate([along, np.ones_like(along), along[::-1], np.zeros_like(along)])
-    y = y_min + (y_max - y_min) * np.concatenate([np.zeros_like(along), along, np.ones_like(along), along[::-1]])
-    return x, y
-
-
-def _json_scene(scene: Scene) -> JsonValue:
-    """What of a scene decides pixels."""
-
-    def files(assets: Iterable[Asset]) -> list[JsonValue]:
-        return [
-            asdict(asset)
-            | {"nodata": None if asset.nodata is None else str(asset.nodata)}  # NaN has no JSON
-            | {"offset_reason": ""}  # words for people, which change no pixel
-            for asset in assets
-        ]
-
-    return {
-        "id": scene.scene_id,
-        "time": scene.moment.isoformat(),
-        "assets": files(scene.assets),
-        "spare": files(scene.spare),
-    }

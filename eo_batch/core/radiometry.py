@@ -26,7 +26,11 @@ ESA_OFFSET_DN = -1000.0
 _OFFSET_FROM = (4, 0)
 _BASELINE_IN_NAME = re.compile(r"_N(\d{2})\.?(\d{2})(?:_|$)")
 _AS_ESA_BUCKETS = ("sentinel-s2-l2a", "sentinel2l2a01", "e84-earth-search-sentinel-data", "deafrica-sentinel-2-l2a")
-_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
+BASELINE_PROPERTIES = ("s2:processing_baseline", "processing:version", "sentinel:processing_baseline")
+"""Properties that state the processing baseline."""
+PRODUCT_PROPERTIES = ("s2:product_uri", "s2:granule_id", "sentinel:product_id")
+"""Properties with a product's name, which holds the baseline."""
+OFFSET_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,11 @@ class OffsetDecision:
 
 def baseline_of(properties: Mapping[str, Any]) -> str | None:
     """Processing baseline `NN.NN` of an item, from its property or else from the product's name."""
-    for key in ("s2:processing_baseline", "processing:version", "sentinel:processing_baseline"):
+    for key in BASELINE_PROPERTIES:
         value = str(properties.get(key, ""))
         if re.fullmatch(r"\d{2}\.\d{2}", value):
             return value
-    for key in ("s2:product_uri", "s2:granule_id", "sentinel:product_id"):
+    for key in PRODUCT_PROPERTIES:
         if match := _BASELINE_IN_NAME.search(str(properties.get(key, "")).removesuffix(".SAFE")):
             return f"{match[1]}.{match[2]}"
     return None
@@ -67,7 +71,7 @@ def s2_offset(href: str, properties: Mapping[str, Any], raster_bands: Any, decla
         return OffsetDecision(float(declared_dn), f"declared by the spec: offset_dn={declared_dn}")
     baseline = baseline_of(properties)
     by_baseline = _by_baseline(baseline)
-    flag = next((bool(properties[key]) for key in _FLAGS if properties.get(key) is not None), None)
+    flag = next((bool(properties[key]) for key in OFFSET_FLAGS if properties.get(key) is not None), None)
     bucket = bucket_of(href)
     if bucket.startswith(_AS_ESA_BUCKETS):
         stated = _stated_offset(raster_bands)

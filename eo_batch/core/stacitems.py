@@ -4,22 +4,49 @@ Works on dictionaries rather than `pystac.Item`, which moves `proj:epsg` to `pro
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from eo_batch.core.errors import CatalogError
-from eo_batch.core.radiometry import baseline_of, s2_offset
+from eo_batch.core.radiometry import BASELINE_PROPERTIES, OFFSET_FLAGS, PRODUCT_PROPERTIES, baseline_of, s2_offset
 from eo_batch.core.scenes import Affine6, Asset, Scene
 from eo_batch.core.sensors import SCL_ASSETS
 from eo_batch.core.spec import SensorSpec
 
 Item = Mapping[str, Any]
 
+_TILE_PREFIXES = ("mgrs", "sentinel")
+_TILE_PARTS = ("utm_zone", "latitude_band", "grid_square")
 _MGRS_IN_ID = re.compile(r"_T?(\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?:_|$)")
-_SAME_SENSING = timedelta(seconds=1)
+SAME_SENSING = timedelta(seconds=1)
+"""Times this close are one sensing: publishers round them differently, and two passes are minutes apart."""
+OWN_PROPERTIES = ("datetime", "start_datetime", "end_datetime", "eo:cloud_cover", "platform")
+"""What an item has a value of its own of; the rules below only hand it on."""
+RULE_PROPERTIES = (
+    *BASELINE_PROPERTIES,
+    *PRODUCT_PROPERTIES,
+    *OFFSET_FLAGS,
+    "sat:orbit_state",
+    "sat:relative_orbit",
+    "sar:product_type",
+    "proj:epsg",
+    "proj:code",
+    "proj:transform",
+    "proj:shape",
+    "grid:code",
+    "s2:mgrs_tile",
+    *(f"{prefix}:{part}" for prefix in _TILE_PREFIXES for part in _TILE_PARTS),
+)
+"""What else the rules read of an item's properties. They are shown nothing else, so that a table of items need not be
+read whole."""
+RULE_FIELDS = ("href", "nodata", "unit", "raster:scale", "raster:offset", "proj:epsg", "proj:code", "proj:transform",
+               "proj:shape", "raster:bands", "bands")  # fmt: skip
+"""The same of an asset."""
+BAND_FIELDS = ("nodata", "unit", "scale", "offset", "raster:scale", "raster:offset")
+"""The same of an asset's first band."""
 
 
 def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: str) -> Scene:
@@ -32,7 +59,8 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
     """
     try:
         item_id = str(item["id"])
-        properties: Mapping[str, Any] = item["properties"]
+        stated: Mapping[str, Any] = item["properties"]
+        properties = {name: stated[name] for name in (*OWN_PROPERTIES, *RULE_PROPERTIES) if name in stated}
         moment = _moment(properties)
         bbox = _bbox(item)
         raw_assets: Mapping[str, Mapping[str, Any]] = item["assets"]
@@ -42,10 +70,7 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
         ) from error
     refusals: list[str] = []
     assets: list[Asset] = []
-    wanted = [(band.name, band.assets) for band in sensor.band_rows()]
-    if sensor.kind == "s2-l2a":
-        wanted.append(("SCL", SCL_ASSETS))
-    for band, keys in wanted:
+    for band, keys in asset_keys(sensor):
         raw = next((raw_assets[key] for key in keys if key in raw_assets), None)
         if raw is None or "href" not in raw:
             refusals.append(f"no asset for {band} (looked for {', '.join(keys)})")
@@ -60,7 +85,7 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
         sensor=sensor_name,
         moment=moment,
         bbox=bbox,
-        tile=_tile(properties, item_id),
+        tile=tile_stated(properties) or tile_in_id(item_id),
         platform=str(properties.get("platform", "")).lower(),
         baseline=baseline_of(properties) if sensor.kind == "s2-l2a" else None,
         orbit_state=_text(properties.get("sat:orbit_state")),
@@ -72,36 +97,35 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
     )
 
 
-def resolve_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
-    """One scene per (sensor, tile, platform, sensing): the newest processing, with the next one as its spare.
+def asset_keys(sensor: SensorSpec) -> list[tuple[str, tuple[str, ...]]]:
+    """The files that a scene of a sensor needs: band, and the keys that it can be listed under, the best first."""
+    wanted = [(band.name, band.assets) for band in sensor.band_rows()]
+    return [*wanted, ("SCL", SCL_ASSETS)] if sensor.kind == "s2-l2a" else wanted
 
-    Times within a second are one sensing: publishers round them differently, and two passes are minutes apart.
-    Usable scenes win over refused ones. Sorted by (sensor, time, tile, id).
+
+@dataclass(frozen=True)
+class Listed:
+    """What decides between scenes of one (sensor, tile, platform, sensing)."""
+
+    row: int
+    """Position among all scenes."""
+    scene_id: str
+    baseline: str | None
+    usable: bool
+
+
+def resolve_duplicates(listed: Sequence[Listed]) -> list[tuple[Listed, Listed | None]]:
+    """Of scenes of one (sensor, tile, platform, sensing), those that count, each with its spare.
+
+    The newest processing counts, with the next one as its spare. Usable scenes win over refused ones, and of one id
+    the one listed last.
     """
-    groups: list[list[Scene]] = []
-    for scene in sorted(scenes, key=lambda s: (_whence(s), s.moment)):
-        last = groups[-1][-1] if groups else None
-        if last is not None and _whence(last) == _whence(scene) and scene.moment - last.moment <= _SAME_SENSING:
-            groups[-1].append(scene)
-        else:
-            groups.append([scene])
-    chosen = []
-    for group in groups:
-        unique = {scene.scene_id: scene for scene in sorted(group, key=lambda s: s.scene_id)}
-        ranked = sorted(unique.values(), key=lambda s: (s.refusal is None, s.baseline or "", s.scene_id), reverse=True)
-        best = ranked[0]
-        if len(ranked) > 1 and ranked[1].refusal is None and best.baseline is not None:
-            best = replace(best, spare=ranked[1].assets, spare_id=ranked[1].scene_id)
-            chosen.append(best)
-        elif best.baseline is not None:
-            chosen.append(best)
-        else:
-            chosen.extend(ranked)  # without baselines, equal times on one tile are different acquisitions
-    return sorted(chosen, key=lambda s: (s.sensor, s.moment, s.tile, s.scene_id))
-
-
-def _whence(scene: Scene) -> tuple[str, str, str]:
-    return scene.sensor, scene.tile, scene.platform
+    unique = {one.scene_id: one for one in listed}
+    ranked = sorted(unique.values(), key=lambda s: (s.usable, s.baseline or "", s.scene_id), reverse=True)
+    best = ranked[0]
+    if best.baseline is None:
+        return [(one, None) for one in ranked]  # without baselines, equal times on one tile are different acquisitions
+    return [(best, ranked[1] if len(ranked) > 1 and ranked[1].usable else None)]
 
 
 def _asset(
@@ -113,6 +137,7 @@ def _asset(
     base_href: str,
 ) -> tuple[Asset, str | None]:
     href = absolute_href(str(raw["href"]), base_href)
+    raw = {name: raw[name] for name in RULE_FIELDS if name in raw}
     first = _encoding(raw)
     scale, offset_dn, reason, is_db, refusal = 1.0, 0.0, "", False, None
     if sensor.kind == "s2-l2a" and band != "SCL":
@@ -182,7 +207,8 @@ def _encoding(raw: Mapping[str, Any]) -> dict[str, Any]:
     bands = raw.get("raster:bands") or raw.get("bands")
     band = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], Mapping) else {}
     stated = {name: raw[name] for name in ("nodata", "unit", "raster:scale", "raster:offset") if name in raw}
-    return {name.removeprefix("raster:"): value for name, value in (*stated.items(), *band.items())}
+    found = (*stated.items(), *((name, band[name]) for name in BAND_FIELDS if name in band))
+    return {name.removeprefix("raster:"): value for name, value in found}
 
 
 def _is_ungridded(properties: Mapping[str, Any], raw: Mapping[str, Any]) -> bool:
@@ -214,12 +240,12 @@ def _shape(value: Any) -> tuple[int, int] | None:
 
 def _moment(properties: Mapping[str, Any]) -> datetime:
     if properties.get("datetime"):
-        return _parse(str(properties["datetime"]))
-    start, end = _parse(str(properties["start_datetime"])), _parse(str(properties["end_datetime"]))
+        return parse_time(str(properties["datetime"]))
+    start, end = parse_time(str(properties["start_datetime"])), parse_time(str(properties["end_datetime"]))
     return start + (end - start) / 2
 
 
-def _parse(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
@@ -232,18 +258,26 @@ def _bbox(item: Item) -> tuple[float, float, float, float]:
     return west, south, east, north
 
 
-def _tile(properties: Mapping[str, Any], item_id: str) -> str:
+def tile_stated(properties: Mapping[str, Any]) -> str | None:
+    """Name of an item's tile by its properties."""
     code = str(properties.get("grid:code") or "")
     if code and not code.startswith("MGRS-"):
         return code
     names = [code.removeprefix("MGRS-"), str(properties.get("s2:mgrs_tile") or "")]
-    for prefix in ("mgrs", "sentinel"):
-        parts = [properties.get(f"{prefix}:{part}") for part in ("utm_zone", "latitude_band", "grid_square")]
+    for prefix in _TILE_PREFIXES:
+        parts = [properties.get(f"{prefix}:{part}") for part in _TILE_PARTS]
         names.append("".join(map(str, parts)) if None not in parts else "")
+    return next((_mgrs(name) for name in names if name), None)
+
+
+def tile_in_id(item_id: str) -> str:
+    """Name of the tile in an item's id, or else the id."""
     in_id = _MGRS_IN_ID.search(item_id)
-    names.append(in_id[1] if in_id else "")
-    # Publishers differ in the leading zero of the zone.
-    return next((f"MGRS-{name.zfill(5)}" for name in names if name), item_id)
+    return _mgrs(in_id[1]) if in_id else item_id
+
+
+def _mgrs(name: str) -> str:
+    return f"MGRS-{name.zfill(5)}"  # publishers differ in the leading zero of the zone
 
 
 def _text(value: Any) -> str | None:

@@ -48,7 +48,8 @@ def coverage_of(run: Run) -> tuple[Coverage, ...]:
     receipts = run.receipts("chips")
     found = []
     for sensor in run.spec.sensors:
-        keys = [shard.key for shard in run.plan.shards if shard.sensor == sensor]
+        shards = run.plan.shards
+        keys = [key for key, own in zip(shards.keys, shards.of_sensor(sensor), strict=True) if own]
         done = [receipts[key] for key in keys if key in receipts]
         chips = Counter(state for receipt in done for state in receipt.chips.values())
         found.append(Coverage(sensor, len(keys), len(done), chips))

@@ -13,11 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from eo_batch.core.errors import UsageError
 from eo_batch.core.layout import receipt_key
 from eo_batch.core.receipts import Receipt
 from eo_batch.entry.run import Run
-from eo_batch.entry.stages import counts, inputs_of, joined, perform, shards_of
+from eo_batch.entry.stages import counts, joined, perform, shard_inputs, shard_of
 
 if TYPE_CHECKING:
     from eo_batch.models.world import World
@@ -51,10 +50,7 @@ class Door:
         alone writes the receipt, and the others do not return before.
         """
         run = _kept(self.run)
-        shards = shards_of(run, self.stage)
-        if not 0 <= index < len(shards):
-            raise UsageError(f"{self.stage} has no shard {index}; it has 0 to {len(shards) - 1}")
-        shard, inputs = shards[index], inputs_of(run, self.stage)(index)
+        shard, inputs = shard_of(run, self.stage, index), shard_inputs(run, self.stage, index)
         if world is not None:
             world.agree("shard", f"{self.stage} {shard} of {inputs}")
         existing = lead(world, lambda: run.receipt(self.stage, shard))
@@ -94,7 +90,7 @@ def _write(run: Run, stage: str, receipt: Receipt) -> Receipt:
 
 def done(run: Run, stage: str, index: int) -> bool:
     """Whether a shard has a receipt that counts."""
-    return counts(run, run.receipt(stage, shards_of(run, stage)[index]), inputs_of(run, stage)(index))
+    return counts(run, run.receipt(stage, shard_of(run, stage, index)), shard_inputs(run, stage, index))
 
 
 @lru_cache(maxsize=1)

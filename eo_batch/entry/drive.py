@@ -111,7 +111,7 @@ def memory_mb(run: Run, state: StageState) -> int:
     """Memory that the largest missing shard is projected to need, MB; 0 where no plan says so."""
     if state.stage != "chips":
         return 0
-    return max((run.plan.shards[index].memory_bytes for index in state.missing), default=0) // 10**6
+    return int(run.plan.shards.memory_bytes[list(state.missing)].max(initial=0)) // 10**6
 
 
 def shard_failed(state: StageState, failed: Mapping[int, Failure]) -> ShardFailed:

@@ -7,12 +7,15 @@ from typing import Any
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError, StoreMissing, UsageError
+from eo_batch.core.grid import Cells
 from eo_batch.core.identity import Identity
 from eo_batch.core.plan import Axes, Plan
 from eo_batch.core.receipts import Receipt
+from eo_batch.core.scenes import Scene
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.specfile import dump_spec, parse_spec
-from eo_batch.io.plans import load_axes, load_plan
+from eo_batch.io.axes import load_axes
+from eo_batch.io.plans import FoundShard, load_cells, load_plan, load_scenes_of, load_shard
 from eo_batch.io.receipts import read_receipt, read_receipts
 from eo_batch.io.store import Store, parse_store
 from eo_batch.settings import Settings
@@ -52,8 +55,29 @@ class Run:
 
     @cached_property
     def plan(self) -> Plan:
-        """The frozen plan. Raises DataError before the stage `plan` is done."""
+        """The whole frozen plan: for who drives or sums up. Raises DataError before the stage `plan` is done."""
         return load_plan(self.store, self.identity.prefix("plan"))
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The plan's cells alone. Raises as `plan`."""
+        return load_cells(self.store, self.identity.prefix("plan"))
+
+    def shard(self, index: int) -> FoundShard:
+        """One chips shard, found without the rest of the plan. Raises UsageError for no such index, and as `plan`."""
+        if index not in self._shards:
+            self._shards.clear()
+            self._shards[index] = load_shard(self.store, self.identity.prefix("plan"), index)
+        return self._shards[index]
+
+    @cached_property
+    def _shards(self) -> dict[int, FoundShard]:
+        """The shard asked for last: a worker asks for its key, its inputs and itself."""
+        return {}
+
+    def scenes_of(self, found: FoundShard) -> list[Scene]:
+        """The scenes of a chips shard, with their files."""
+        return load_scenes_of(self.store, self.identity.prefix("plan"), found)
 
     @cached_property
     def axes(self) -> Axes:

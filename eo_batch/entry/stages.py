@@ -11,11 +11,11 @@ from eo_batch.core.digest import digest
 from eo_batch.core.errors import UsageError
 from eo_batch.core.layout import STAGES
 from eo_batch.core.learning_plan import embed_shards
-from eo_batch.core.plan import only_scenes_differ
 from eo_batch.core.receipts import Receipt, lost_share
+from eo_batch.core.shards import only_scenes_differ
 from eo_batch.entry.run import Run
+from eo_batch.io.axes import place_plan
 from eo_batch.io.cube import prepare_cube
-from eo_batch.io.plans import place_plan
 
 if TYPE_CHECKING:
     from eo_batch.models.world import World
@@ -32,13 +32,28 @@ def shards_of(run: Run, stage: str) -> Sequence[str]:
         case "plan" | "publish" | "report" | "probe":
             return (stage,)
         case "chips":
-            return [shard.key for shard in run.plan.shards]
+            return run.plan.shards.keys
         case "pretrain":
             return [f"seed-{seed}" for seed in run.spec.pretrain.seeds]
         case "embed":
-            return embed_shards(run.spec, run.plan)
+            return embed_shards(run.spec, run.cells.blocks(run.spec.grid.block_chips))
         case _:
             raise UsageError(f"stage {stage!r} is unknown; stages are {', '.join(STAGES)}")
+
+
+def shard_of(run: Run, stage: str, index: int) -> str:
+    """Key of one shard, as a worker finds it: without the whole plan. Raises UsageError for no such index."""
+    if stage == "chips":
+        return run.shard(index).shard.key
+    shards = shards_of(run, stage)
+    if not 0 <= index < len(shards):
+        raise UsageError(f"{stage} has no shard {index}; it has 0 to {len(shards) - 1}")
+    return shards[index]
+
+
+def shard_inputs(run: Run, stage: str, index: int) -> str:
+    """What the receipt of one shard must carry to count, as `inputs_of` tells of all."""
+    return run.shard(index).shard.inputs if stage == "chips" else inputs_of(run, stage)(index)
 
 
 def inputs_of(run: Run, stage: str) -> Callable[[int], str]:
@@ -53,10 +68,10 @@ def inputs_of(run: Run, stage: str) -> Callable[[int], str]:
             inputs = prefix
         case "chips":
             shards = run.plan.shards
-            return lambda index: shards[index].inputs
+            return lambda index: str(shards.inputs[index])
         case "publish":
             made = run.receipts("chips")
-            inputs = digest([prefix, *(made[s.key].inputs for s in run.plan.shards if s.key in made)])
+            inputs = digest([prefix, *(made[key].inputs for key in run.plan.shards.keys if key in made)])
         case _:
             published = run.receipt("publish", "publish")
             inputs = digest([prefix, published.inputs if published else None])
@@ -116,7 +131,8 @@ def perform(run: Run, stage: str, index: int, world: "World | None" = None) -> R
         case "chips":
             from eo_batch.stages import chips
 
-            return chips.run(spec, run.plan.shards[index], run.plan.scenes, run.axes, store, run.settings)
+            found = run.shard(index)
+            return chips.run(spec, found.shard, run.scenes_of(found), run.axes, store, run.settings)
         case "publish":
             from eo_batch.stages import publish
 
@@ -124,15 +140,15 @@ def perform(run: Run, stage: str, index: int, world: "World | None" = None) -> R
         case "pretrain":
             from eo_batch.stages import pretrain
 
-            return pretrain.run(spec, spec.pretrain.seeds[index], run.plan, run.axes, store, world=world)
+            return pretrain.run(spec, spec.pretrain.seeds[index], run.cells, run.axes, store, world=world)
         case "embed":
             from eo_batch.stages import embed
 
-            return embed.run(spec, shards_of(run, "embed")[index], run.plan, run.axes, store)
+            return embed.run(spec, shard_of(run, "embed", index), run.cells, run.axes, store)
         case "probe":
             from eo_batch.stages import probe
 
-            return probe.run(spec, run.plan, store)
+            return probe.run(spec, run.cells, store)
         case "report":
             from eo_batch.stages import report
 

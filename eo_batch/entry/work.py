@@ -19,7 +19,7 @@ from eo_batch.core.work import GivenUp, Try, WorkList
 from eo_batch.entry.door import Door, done, lead
 from eo_batch.entry.quarantine import failure_of, given_up, note_failures, notes, quarantined, set_aside
 from eo_batch.entry.run import Run
-from eo_batch.entry.stages import counts, inputs_of, joined, shards_of
+from eo_batch.entry.stages import counts, inputs_of, joined, shard_of, shards_of
 from eo_batch.io.store import Store
 from eo_batch.runners.base import SLICE, Failure
 from eo_batch.runners.book import Fault, guarded
@@ -212,14 +212,14 @@ class _Slice:
     sleep: Callable[[float], None]
 
     def run(self, indices: Sequence[int]) -> bool:
-        shards, stage = shards_of(self.run_, self.listed.stage), self.listed.stage
+        stage = self.listed.stage
         door = Door(self.run_, stage, self.listed.runner)
         queue = deque(indices)
         tried: set[int] = set()
         complete = True
         while queue:
             index = queue.popleft()
-            shard = shards[index]
+            shard = shard_of(self.run_, stage, index)
             tries = lead(self.world, partial(self._begin, index, shard, index in tried))
             if not isinstance(tries, int):
                 complete = complete and tries is _Settled.DONE

@@ -1,22 +1,23 @@
-"""Search a STAC catalogue once: an API, a static catalogue, an ItemCollection or a stac-geoparquet file.
+"""Search a STAC catalogue once: an API, a static catalogue or an ItemCollection (`io/geoparquet.py` reads tables).
 
 Gives items as plain dictionaries with the address that their relative hrefs are resolved against.
 """
 
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import obstore
 from obstore.exceptions import BaseError
 
 from eo_batch.core.errors import CatalogError, SpecError, StoreError
-from eo_batch.core.stacitems import absolute_href
+from eo_batch.core.plan import microseconds
+from eo_batch.core.stacitems import absolute_href, parse_time
 from eo_batch.core.timebins import midnight
 from eo_batch.io.assets import open_asset
 from eo_batch.io.fetch import classify
@@ -66,7 +67,7 @@ def search(query: Query, settings: Settings, on_progress: Progress | None = None
 
     Raises CatalogError if the catalogue is down, refuses, or is none.
     """
-    href = _normal(query.catalog)
+    href = address_of(query.catalog)
     seen: set[str] = set()
     kept: dict[tuple[str, str, str], tuple[Item, str]] = {}
     for item, base in _source(href, query, settings, seen):
@@ -76,7 +77,7 @@ def search(query: Query, settings: Settings, on_progress: Progress | None = None
             wanted = _wanted(item, collection, query)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CatalogError(
-                f"{shown(base)} lists something that is no STAC item ({_one_line(error)}); report it to its publisher"
+                f"{shown(base)} lists something that is no STAC item ({one_line(error)}); report it to its publisher"
             ) from error
         seen.add(collection)
         if wanted:
@@ -88,8 +89,6 @@ def search(query: Query, settings: Settings, on_progress: Progress | None = None
 
 def _source(href: str, query: Query, settings: Settings, seen: set[str]) -> Iterator[tuple[Item, str]]:
     """Items of any kind of catalogue, unfiltered where it can't filter; adds collections that it names to `seen`."""
-    if shown(href).endswith((".parquet", ".geoparquet")):
-        return _geoparquet(href, settings)
     document = _document(href, settings)
     kind = document.get("type")
     if kind == "FeatureCollection":
@@ -118,27 +117,33 @@ def _wanted(item: Item, collection: str, query: Query) -> bool:
     bbox = item.get("bbox")
     if not bbox:
         return False
-    west, south, east, north = (*bbox[:2], *bbox[3:5]) if len(bbox) == 6 else bbox
-    parts = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
-    meets = any(
-        w <= box[2] and e >= box[0] and south <= box[3] and north >= box[1] for box in query.bboxes for w, e in parts
-    )
-    return meets and _in_time(item.get("properties", {}), query)
-
-
-def _in_time(properties: Mapping[str, Any], query: Query) -> bool:
-    if query.start is None or query.end is None:
+    west, south, east, north = (float(v) for v in ((*bbox[:2], *bbox[3:5]) if len(bbox) == 6 else bbox))
+    if not meets(west, south, east, north, query):
+        return False
+    if query.start is None:
         return True
+    properties = item.get("properties", {})
     first = properties.get("datetime") or properties.get("start_datetime")
     last = properties.get("datetime") or properties.get("end_datetime")
     if not first or not last:
         return False
-    return _utc(first) < midnight(query.end) and _utc(last) >= midnight(query.start)
+    return bool(in_time(microseconds(parse_time(str(first))), microseconds(parse_time(str(last))), query))
 
 
-def _utc(text: str) -> datetime:
-    moment = datetime.fromisoformat(str(text))
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+def meets(west: Any, south: Any, east: Any, north: Any, query: Query) -> Any:
+    """Whether boxes meet any of the query's, for one box or columns of them; west > east crosses the antimeridian."""
+    found: Any = False
+    for w, s, e, n in query.bboxes:
+        across = (west > east) & ((west <= e) | (east >= w))
+        found = found | ((((west <= e) & (east >= w)) | across) & (south <= n) & (north >= s))
+    return found
+
+
+def in_time(first_us: Any, last_us: Any, query: Query) -> Any:
+    """Whether intervals (microseconds since 1970) overlap the query's dates, for one interval or for columns."""
+    if query.start is None or query.end is None:
+        return first_us == first_us
+    return (first_us < microseconds(midnight(query.end))) & (last_us >= microseconds(midnight(query.start)))
 
 
 def _api(href: str, query: Query, settings: Settings, seen: set[str]) -> Iterator[tuple[Item, str]]:
@@ -168,12 +173,12 @@ def _api(href: str, query: Query, settings: Settings, seen: set[str]) -> Iterato
     except (APIError, requests.RequestException) as error:
         denied = getattr(error, "status_code", None) in (401, 403)
         remedy = "check your credentials for it" if denied else "try again later"
-        raise CatalogError(f"{shown(href)}: the search failed ({_one_line(error)}); {remedy}") from error
+        raise CatalogError(f"{shown(href)}: the search failed ({one_line(error)}); {remedy}") from error
     except NotImplementedError as error:
-        raise CatalogError(f"{shown(href)} can't be searched ({_one_line(error)}); give another catalogue") from error
+        raise CatalogError(f"{shown(href)} can't be searched ({one_line(error)}); give another catalogue") from error
     except (STACError, STACTypeError, ClientTypeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CatalogError(
-            f"{shown(href)} answers what is no STAC ({_one_line(error)}); check the address, or try again later"
+            f"{shown(href)} answers what is no STAC ({one_line(error)}); check the address, or try again later"
         ) from error
 
 
@@ -204,42 +209,28 @@ def _static(href: str, root: Mapping[str, Any], settings: Settings) -> Iterator[
                     level.append((target, document))
 
 
-def _geoparquet(href: str, settings: Settings) -> Iterator[tuple[Item, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from stac_geoparquet.arrow import stac_table_to_items
-
-    data = _fetch(href, settings)
-    try:
-        table = pq.read_table(io.BytesIO(data), use_threads=False)
-        for item in stac_table_to_items(table):
-            yield _without_nulls(item), href
-    except (pa.ArrowException, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise CatalogError(f"{shown(href)} is not stac-geoparquet ({_one_line(error)}); check the address") from error
-
-
-def _without_nulls(value: Any) -> Any:
-    """A table gives every row the columns of all others: what an item does not have comes as null."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
-    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
-
-
 def _document(href: str, settings: Settings) -> Mapping[str, Any]:
     data = _fetch(href, settings)
     try:
         document = json.loads(data)
     except ValueError as error:
-        raise CatalogError(f"{shown(href)} is not JSON ({_one_line(error)}); check the address") from error
+        raise CatalogError(f"{shown(href)} is not JSON ({one_line(error)}); check the address") from error
     if not isinstance(document, Mapping):
         raise CatalogError(f"{shown(href)} is JSON but no STAC document; check the address")
     return document
 
 
 def _fetch(href: str, settings: Settings) -> bytes:
-    try:
+    with catalog_errors(href):
         client, key = open_asset(href, settings)
         return bytes(obstore.get(client, key).bytes())
+
+
+@contextmanager
+def catalog_errors(href: str) -> Iterator[None]:
+    """Maps what reading a catalogue raises to CatalogError."""
+    try:
+        yield
     except (BaseError, OSError, StoreError) as error:
         match classify(error):
             case "missing":
@@ -247,17 +238,18 @@ def _fetch(href: str, settings: Settings) -> bytes:
             case "forbidden":
                 what = "refuses; check your credentials for it"
             case _:
-                what = f"does not answer ({_one_line(error)}); try again later"
+                what = f"does not answer ({one_line(error)}); try again later"
         raise CatalogError(f"catalogue {shown(href)} {what}") from error
     except ValueError as error:
-        raise CatalogError(f"catalogue {shown(href)} is no address ({_one_line(error)}); correct it") from error
+        raise CatalogError(f"catalogue {shown(href)} is no address ({one_line(error)}); correct it") from error
 
 
 def _is_api(document: Mapping[str, Any]) -> bool:
     return "conformsTo" in document or any(link.get("rel") == "search" for link in document.get("links", []))
 
 
-def _normal(catalog: str) -> str:
+def address_of(catalog: str) -> str:
+    """A catalogue's address, or its absolute path. Raises SpecError if there is none."""
     if not catalog:
         raise SpecError("catalog is not set; give catalog=<address or path> on the command line or in the spec")
     if "://" in catalog:
@@ -272,7 +264,8 @@ def shown(href: str) -> str:
     return _USER.sub("//", href.split("?", 1)[0])
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An error in one line, as messages may show it."""
     text = str(error).strip().split("\n", 1)[0] or type(error).__name__
     return _USER.sub("//", _QUERY.sub("?…", text))[:300]
 

@@ -17,7 +17,7 @@ from zarr.errors import ZarrUserWarning
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError
-from eo_batch.core.grid import Block, parse_block_key
+from eo_batch.core.grid import Block, chip_ids, parse_block_key
 from eo_batch.core.plan import Axes
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.core.timebins import STATIC_KEY, bin_of_key
@@ -108,16 +108,19 @@ def _ensure(group: zarr.Group, array: CubeArray, chips: int, n_bins: int, side: 
 
 
 def _write_coordinates(group: zarr.Group, spec: RunSpec, axes: Axes, bins: Sequence[str]) -> None:
-    cells = [cell for key in axes.blocks for cell in parse_block_key(key).cells()]
-    epsg = np.array([cell.epsg for cell in cells], np.int32)
-    x0 = np.array([cell.bounds[0] for cell in cells], np.float64)
-    y0 = np.array([cell.bounds[3] for cell in cells], np.float64)
+    side, chip_m = spec.grid.block_chips, spec.grid.chip_m
+    blocks = [parse_block_key(key) for key in axes.blocks]
+    numbers = np.array([(block.epsg, block.row, block.col) for block in blocks], np.int32).reshape(-1, 3)
+    place_row, place_col = np.divmod(np.arange(side**2, dtype=np.int32), side)
+    epsg = numbers[:, 0].repeat(side**2)
+    row, col = ((numbers[:, i, None] * side + place).ravel() for i, place in ((1, place_row), (2, place_col)))
+    x0, y0 = col.astype(np.float64) * chip_m, (row + 1.0) * chip_m
     lon, lat = np.empty_like(x0), np.empty_like(y0)
-    half = spec.grid.chip_m / 2
+    half = chip_m / 2
     for code in np.unique(epsg):
         at = epsg == code
         lon[at], lat[at] = project(int(code), 4326, x0[at] + half, y0[at] - half)
-    ids = np.array([cell.chip_id for cell in cells], dtype=object)
+    ids = np.array(chip_ids(epsg, row, col, chip_m), dtype=object)
     _coordinate(group, "chip_id", ("chip",), ids, {"long_name": "chip id"})
     _coordinate(group, "epsg", ("chip",), epsg, {"long_name": "EPSG code of x0 and y0"})
     _coordinate(group, "x0", ("chip",), x0, {"long_name": "left edge of the chip", "units": "m"})

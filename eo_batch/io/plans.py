@@ -1,207 +1,262 @@
-"""The plan in the store: scenes frozen first, then everything that follows from them; and the cube's axes.
+"""The plan in the store: scenes frozen first, then everything that follows from them.
 
-`scenes.parquet` is written once with a put-if-absent and is all that a plan knows of the outside world;
-whoever loses the race uses the winner's. Cells and shards follow from it, so any planner writes the same.
+    scenes.parquet           every scene without its files, and the names of the pages that hold them
+    scenes/<digest>.parquet  pages of neighbouring scenes with their files
+    cells.parquet            the cells
+    shards/<page>.parquet    pages of consecutive shards, with the positions of their scenes
+
+`scenes.parquet` is written once with a put-if-absent, after its pages, and together they are all that a plan knows of
+the outside world; whoever loses the race uses the winner's. Cells and shards follow from it, so any planner writes the
+same. A worker reads one page of shards, and the few pages that hold the scenes of its shard.
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eo_batch.core import layout
-from eo_batch.core.errors import DataError, StoreError
-from eo_batch.core.grid import Block, PlannedCell, parse_chip_id
-from eo_batch.core.plan import Axes, Plan, Shard
-from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.errors import DataError, StoreMissing, UsageError
+from eo_batch.core.grid import Cells, parse_block_key
+from eo_batch.core.plan import Plan, SceneColumns
+from eo_batch.core.scenes import Scene
+from eo_batch.core.shards import Shard, Shards
+from eo_batch.io.scenepages import Pages, scenes_of_page
+from eo_batch.io.scenetable import SceneTable
 from eo_batch.io.store import Store
-from eo_batch.io.tables import parquet_bytes, read_table
+from eo_batch.io.tables import parquet_bytes, read_table, table_metadata, table_of_bytes
 
-_AXES_TRIES = 50
+PAGE_SCENES = 1024
+"""Scenes of a page: enough that those of a shard are on few pages, few enough that little is read in vain."""
+PAGE_SHARDS = 512
+_WRITERS = 8
+"""Pages in work at once: while some wait for the store, others are compressed."""
+_FACTS = b"plan"
+"""What a page of shards knows of the whole plan."""
 
 
-def save_scenes(store: Store, prefix: str, scenes: Sequence[Scene]) -> list[Scene]:
-    """Freeze the scenes of a plan; returns those that count, which are another planner's if it was faster."""
-    rows = [
+def save_scenes(store: Store, prefix: str, found: SceneTable, scenes: SceneColumns) -> SceneColumns:
+    """Freeze the scenes of a plan; returns those that count, which are another planner's if it was faster.
+
+    scenes: the columns of `found`.
+    """
+    pages = Pages(found)
+
+    def write(first: int) -> str:
+        data = parquet_bytes(pages.page(first, PAGE_SCENES))
+        name = hashlib.sha256(data).hexdigest()[:16]
+        store.put(layout.scenes_page(prefix, name), data)
+        return name
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        names = list(pool.map(write, range(0, len(found), PAGE_SCENES)))
+    columns = {name: getattr(scenes, name) for name in ("sensor", "scene_id", "epsg", "refusal")}
+    index = pa.table(
         {
-            **{key: value for key, value in asdict(scene).items() if key not in ("assets", "spare", "bbox")},
-            "bbox": list(scene.bbox),
-            "assets": json.dumps([asdict(asset) for asset in scene.assets]),
-            "spare": json.dumps([asdict(asset) for asset in scene.spare]),
-        }
-        for scene in scenes
-    ]
-    table = pa.Table.from_pylist(rows, schema=_SCENES)
-    store.put_if_absent(f"{prefix}/scenes.parquet", parquet_bytes(table))
+            **columns,
+            "moment": pa.array(scenes.moment_us).cast(pa.timestamp("us", tz="UTC")),
+            **{name: scenes.bounds[:, i] for i, name in enumerate(_BOUNDS)},
+            "digest": pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(16), len(scenes), [None, pa.py_buffer(scenes.digest.tobytes())]
+            ),
+        },
+        schema=_INDEX.with_metadata({"pages": json.dumps(names)}),
+    )
+    if store.put_if_absent(layout.scenes_index(prefix), parquet_bytes(index)):
+        return scenes
     return load_scenes(store, prefix)
 
 
 def has_scenes(store: Store, prefix: str) -> bool:
     """Whether the plan is frozen."""
-    return store.exists(f"{prefix}/scenes.parquet")
+    return store.exists(layout.scenes_index(prefix))
 
 
-def load_scenes(store: Store, prefix: str) -> list[Scene]:
+def load_scenes(store: Store, prefix: str) -> SceneColumns:
     """The frozen scenes of a plan."""
-    rows = read_table(store, f"{prefix}/scenes.parquet").to_pylist()
-    return [
-        Scene(
-            **{
-                **row,
-                "moment": row["moment"].astimezone(UTC),
-                "bbox": tuple(row["bbox"]),
-                "assets": _assets(row["assets"]),
-                "spare": _assets(row["spare"]),
-            }
-        )
-        for row in rows
-    ]
+    table = read_table(store, layout.scenes_index(prefix)).combine_chunks()
+    digest = table.column("digest").combine_chunks()
+    return SceneColumns(
+        table.column("sensor").to_numpy(zero_copy_only=False),
+        table.column("scene_id").to_numpy(zero_copy_only=False),
+        table.column("moment").cast(pa.int64()).to_numpy(),
+        table.column("epsg").to_numpy(),
+        np.stack([table.column(name).to_numpy() for name in _BOUNDS], axis=-1),
+        table.column("refusal").to_numpy(zero_copy_only=False),
+        np.frombuffer(digest.buffers()[1], "V16")[digest.offset : digest.offset + len(digest)],
+    )
 
 
 def save_plan(store: Store, prefix: str, plan: Plan) -> dict[str, int]:
     """Write cells and shards; returns the bytes of each object by key below the prefix."""
-    cells = pa.Table.from_pylist(
-        [
-            {
-                "chip_id": p.cell.chip_id,
-                "epsg": p.cell.epsg,
-                "row": p.cell.row,
-                "col": p.cell.col,
-                "owner": p.owner,
-                "lon": p.lon,
-                "lat": p.lat,
-            }
-            for p in plan.cells
-        ],
-        schema=_CELLS,
+    cells = {name: getattr(plan.cells, name) for name in _CELLS.names[1:]}
+    table = pa.table(
+        {"chip_id": plan.cells.chip_ids(), **cells}, schema=_CELLS.with_metadata({"chip_m": str(plan.cells.chip_m)})
     )
-    shards = pa.Table.from_pylist(
-        [
-            {
-                "index": s.index,
-                "sensor": s.sensor,
-                "epsg": s.block.epsg,
-                "block_row": s.block.row,
-                "block_col": s.block.col,
-                "chip_m": s.block.chip_m,
-                "side": s.block.side,
-                "bin": s.bin_key,
-                "chip_ids": list(s.chip_ids),
-                "scene_ids": list(s.scene_ids),
-                "inputs": s.inputs,
-                "memory_bytes": s.memory_bytes,
-                "read_bytes": s.read_bytes,
-                "write_bytes": s.write_bytes,
-            }
-            for s in plan.shards
-        ],
-        schema=_SHARDS,
+    data = parquet_bytes(table)
+    store.put(layout.cells(prefix), data)
+    names = json.loads(table_metadata(store, layout.scenes_index(prefix))[b"pages"])
+
+    def write(page: int) -> tuple[str, int]:
+        key, data = layout.shards_page(prefix, page), parquet_bytes(_shards_page(plan.shards, page, names))
+        store.put(key, data)
+        return key.removeprefix(f"{prefix}/"), len(data)
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        sizes = dict(pool.map(write, range(-(-len(plan.shards) // PAGE_SHARDS))))
+    return {"cells.parquet": len(data), **sizes}
+
+
+def _shards_page(shards: Shards, page: int, names: list[str]) -> pa.Table:
+    rows = slice(page * PAGE_SHARDS, min((page + 1) * PAGE_SHARDS, len(shards)))
+    start = shards.start[rows.start : rows.stop + 1]
+    scenes = shards.scenes[start[0] : start[-1]]
+    places = np.packbits(shards.places, axis=1)[shards.block[rows]]
+    blocks = pa.array([shards.blocks[number].key for number in shards.block[rows].tolist()])
+    facts = {
+        "shards": len(shards),
+        "sensors": shards.sensors,
+        "bins": shards.bin_keys,
+        "pages": {number: names[number] for number in np.unique(scenes // PAGE_SCENES).tolist()},
+    }
+    return pa.table(
+        {
+            "index": np.arange(rows.start, rows.stop),
+            "sensor": np.array(shards.sensors, object)[shards.sensor[rows]],
+            "bin": np.array(shards.bin_keys, object)[shards.bin[rows]],
+            "block": blocks,
+            "places": [own.tobytes() for own in places],
+            "scenes": pa.ListArray.from_arrays(pa.array(start - start[0], pa.int32()), pa.array(scenes)),
+            **{name: getattr(shards, name)[rows] for name in ("inputs", "memory_bytes", "read_bytes", "write_bytes")},
+        },
+        schema=_SHARDS.with_metadata({_FACTS: json.dumps(facts)}),
     )
-    sizes = {}
-    for name, table in (("cells.parquet", cells), ("shards.parquet", shards)):
-        data = parquet_bytes(table)
-        store.put(f"{prefix}/{name}", data)
-        sizes[name] = len(data)
-    return sizes
 
 
 def load_plan(store: Store, prefix: str) -> Plan:
     """A frozen plan. Raises DataError if it is not there."""
-    cells = tuple(
-        PlannedCell(parse_chip_id(row["chip_id"]), row["owner"], row["lon"], row["lat"])
-        for row in read_table(store, f"{prefix}/cells.parquet").to_pylist()
-    )
-    shards = tuple(
-        Shard(
-            row["index"],
-            row["sensor"],
-            Block(row["epsg"], row["block_row"], row["block_col"], row["chip_m"], row["side"]),
-            row["bin"],
-            tuple(row["chip_ids"]),
-            tuple(row["scene_ids"]),
-            row["inputs"],
-            row["memory_bytes"],
-            row["read_bytes"],
-            row["write_bytes"],
-        )
-        for row in read_table(store, f"{prefix}/shards.parquet").to_pylist()
-    )
-    blocks = tuple(sorted({shard.block for shard in shards}))
-    return Plan(cells, blocks, tuple(load_scenes(store, prefix)), shards)
+    cells = load_cells(store, prefix)
+    return Plan(cells, load_scenes(store, prefix), _load_shards(store, prefix, cells))
 
 
-def load_axes(store: Store, chips_prefix: str) -> Axes:
-    """The cube's axes: all entries in order."""
-    return _axes_and_count(store, chips_prefix)[0]
+def load_cells(store: Store, prefix: str) -> Cells:
+    """The cells of a frozen plan. Raises DataError if it is not there."""
+    table = read_table(store, layout.cells(prefix))
+    chip_m = int(table.schema.metadata[b"chip_m"])
+    return Cells(chip_m, *(table.column(name).to_numpy(zero_copy_only=False) for name in _CELLS.names[1:]))
 
 
-def place_plan(store: Store, chips_prefix: str, plan: Plan) -> Axes:
-    """Give the blocks and time bins of a plan their place in the cube."""
-    bins = dict.fromkeys(shard.bin_key for shard in plan.shards)
-    return extend_axes(store, chips_prefix, [block.key for block in plan.blocks], list(bins))
-
-
-def extend_axes(store: Store, chips_prefix: str, blocks: Sequence[str], bins: Sequence[str]) -> Axes:
-    """Give blocks and bins their place in the cube, after what is there; safe against another planner.
-
-    Raises StoreError if entries can't be appended.
-    """
-    for _ in range(_AXES_TRIES):
-        axes, number = _axes_and_count(store, chips_prefix)
-        wanted = axes.extended(blocks, bins)
-        if wanted == axes:
-            return axes
-        entry = {"blocks": wanted.blocks[len(axes.blocks) :], "bins": wanted.bins[len(axes.bins) :]}
-        if store.put_if_absent(layout.axis_entry(chips_prefix, number), json.dumps(entry).encode()):
-            return wanted
-    raise StoreError(f"{store.href(chips_prefix)}: the cube's axes could not be extended; run again")
-
-
-def _axes_and_count(store: Store, chips_prefix: str) -> tuple[Axes, int]:
-    """The axes and the number of entries that they come from: the next entry follows those, or not at all."""
-    axes, keys = Axes(), list(store.list(layout.axes_prefix(chips_prefix)))
-    for key in keys:
-        try:
-            entry = json.loads(store.get(key))
-            axes = axes.extended(entry["blocks"], entry["bins"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{store.href(key)} is not an axes entry: {error}") from error
-    return axes, len(keys)
-
-
-def _assets(text: str) -> tuple[Asset, ...]:
-    return tuple(
-        Asset(
-            **{
-                **row,
-                "transform": tuple(row["transform"]) if row["transform"] else None,
-                "shape": tuple(row["shape"]) if row["shape"] else None,
-            }
-        )
-        for row in json.loads(text)
+def _load_shards(store: Store, prefix: str, cells: Cells) -> Shards:
+    key = layout.shards_page(prefix, 0)
+    first = read_table(store, key)
+    facts = json.loads(first.schema.metadata[_FACTS])
+    keys = [layout.shards_page(prefix, page) for page in range(1, -(-facts["shards"] // PAGE_SHARDS))]
+    try:
+        pages = [first, *(table_of_bytes(d, store.href(k)) for k, d in zip(keys, store.get_many(keys), strict=True))]
+    except StoreMissing as error:
+        raise DataError(f"{error}; run the stage that writes it") from error
+    table = pa.concat_tables([page.replace_schema_metadata() for page in pages]).combine_chunks()
+    blocks, places = cells.blocks_and_places(parse_block_key(first.column("block")[0].as_py()).side)
+    scenes = table.column("scenes").combine_chunks()
+    known = {"sensor": facts["sensors"], "bin": facts["bins"], "block": [block.key for block in blocks]}
+    numbers = {name: pc.index_in(table.column(name), pa.array(names)).to_numpy() for name, names in known.items()}
+    sizes = {name: table.column(name).to_numpy() for name in ("memory_bytes", "read_bytes", "write_bytes")}
+    return Shards(
+        blocks,
+        places,
+        tuple(facts["sensors"]),
+        tuple(facts["bins"]),
+        start=np.asarray(scenes.offsets).astype(np.int64),
+        scenes=np.asarray(scenes.values),
+        inputs=table.column("inputs").to_numpy(zero_copy_only=False),
+        **numbers,
+        **sizes,
     )
 
 
-_SCENES = pa.schema(
+@dataclass(frozen=True)
+class FoundShard:
+    """A shard, found without the rest of its plan."""
+
+    shard: Shard
+    pages: tuple[tuple[str, tuple[int, ...]], ...]
+    """Names of the pages that hold its scenes, each with their positions on it."""
+
+
+def load_shard(store: Store, prefix: str, index: int) -> FoundShard:
+    """One shard of a frozen plan. Raises UsageError if it has none of that index, DataError if there is no plan."""
+    page, row = divmod(index, PAGE_SHARDS)
+    try:
+        table = read_table(store, layout.shards_page(prefix, max(page, 0)))
+    except DataError:
+        if page > 0:
+            _check_index(index, read_table(store, layout.shards_page(prefix, 0)))
+        raise
+    _check_index(index, table)
+    names = json.loads(table.schema.metadata[_FACTS])["pages"]
+    found = table.slice(row, 1).to_pylist()[0]
+    positions = np.array(found["scenes"], np.int64)
+    on_page = positions // PAGE_SCENES
+    pages = tuple(
+        (names[str(page)], tuple((positions[on_page == page] % PAGE_SCENES).tolist()))
+        for page in np.unique(on_page).tolist()
+    )
+    block = parse_block_key(found["block"])
+    places = np.flatnonzero(np.unpackbits(np.frombuffer(found["places"], np.uint8), count=block.side**2))
+    shard = Shard(
+        index,
+        found["sensor"],
+        block,
+        found["bin"],
+        tuple(places.tolist()),
+        tuple(positions.tolist()),
+        *(found[name] for name in ("inputs", "memory_bytes", "read_bytes", "write_bytes")),
+    )
+    return FoundShard(shard, pages)
+
+
+def _check_index(index: int, page: pa.Table) -> None:
+    count = json.loads(page.schema.metadata[_FACTS])["shards"]
+    if not 0 <= index < count:
+        raise UsageError(f"chips has no shard {index}; it has 0 to {count - 1}")
+
+
+def load_scenes_of(store: Store, prefix: str, found: FoundShard) -> list[Scene]:
+    """The scenes of a shard, with their files, in the plan's order."""
+    keys = [layout.scenes_page(prefix, name) for name, _ in found.pages]
+    pages: Iterator[bytes] = store.get_many(keys)
+    scenes: list[Scene] = []
+    for key, data, (_, rows) in zip(keys, pages, found.pages, strict=True):
+        scenes.extend(scenes_of_page(table_of_bytes(data, store.href(key)), rows))
+    return scenes
+
+
+def load_all_scenes(store: Store, prefix: str) -> list[Scene]:
+    """All frozen scenes with their files, refused ones included."""
+    names: list[str] = json.loads(table_metadata(store, layout.scenes_index(prefix))[b"pages"])
+    keys = [layout.scenes_page(prefix, name) for name in names]
+    scenes: list[Scene] = []
+    for key, data in zip(keys, store.get_many(keys), strict=True):
+        page = table_of_bytes(data, store.href(key))
+        scenes.extend(scenes_of_page(page, range(len(page))))
+    return scenes
+
+
+_BOUNDS = ("x_min", "y_min", "x_max", "y_max")
+_INDEX = pa.schema(
     [
-        ("scene_id", pa.string()),
-        ("collection", pa.string()),
         ("sensor", pa.string()),
+        ("scene_id", pa.string()),
         ("moment", pa.timestamp("us", tz="UTC")),
-        ("bbox", pa.list_(pa.float64())),
-        ("tile", pa.string()),
-        ("platform", pa.string()),
-        ("baseline", pa.string()),
-        ("orbit_state", pa.string()),
-        ("relative_orbit", pa.int32()),
-        ("cloud_pct", pa.float64()),
-        ("assets", pa.string()),
-        ("spare", pa.string()),
-        ("spare_id", pa.string()),
+        ("epsg", pa.int32()),
+        *((name, pa.float64()) for name in _BOUNDS),
         ("refusal", pa.string()),
-        ("ambiguous", pa.bool_()),
+        ("digest", pa.binary(16)),
     ]
 )
 _CELLS = pa.schema(
@@ -219,14 +274,10 @@ _SHARDS = pa.schema(
     [
         ("index", pa.int32()),
         ("sensor", pa.string()),
-        ("epsg", pa.int32()),
-        ("block_row", pa.int32()),
-        ("block_col", pa.int32()),
-        ("chip_m", pa.int32()),
-        ("side", pa.int32()),
         ("bin", pa.string()),
-        ("chip_ids", pa.list_(pa.string())),
-        ("scene_ids", pa.list_(pa.string())),
+        ("block", pa.string()),
+        ("places", pa.binary()),
+        ("scenes", pa.list_(pa.int32())),
         ("inputs", pa.string()),
         ("memory_bytes", pa.int64()),
         ("read_bytes", pa.int64()),

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from eo_batch.core import layout
 from eo_batch.core.grid import block_longitude
 from eo_batch.core.identity import Identity
-from eo_batch.core.plan import Axes, Shard, asset_bounds, observation_day
+from eo_batch.core.plan import Axes, asset_bounds, observation_day
 from eo_batch.core.receipts import ChipState, Note, Receipt
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.core.sensors import SCL_NAMES
+from eo_batch.core.shards import Shard
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.io.cube import write_block
 from eo_batch.io.rasters import AssetReader, RasterReader
@@ -46,7 +47,7 @@ _SNOW_NOTE_SHARE = 0.3
 
 
 def run(spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store: Store, settings: Settings) -> Receipt:
-    """Make one shard. Raises ShardFailed, StoreError."""
+    """Make one shard of its scenes. Raises ShardFailed, StoreError."""
     return asyncio.run(make(spec, shard, scenes, axes, store, AssetReader(settings)))
 
 
@@ -150,7 +151,7 @@ class _Work:
         self.spec, self.shard, self.scenes = spec, shard, scenes
         self.sensor = spec.sensors[shard.sensor]
         self.kind = self.sensor.info
-        self.places = {cell.chip_id: i for i, cell in enumerate(shard.block.cells()) if cell.chip_id in shard.chip_ids}
+        self.places = dict(zip(shard.chip_ids, shard.places, strict=True))
         self.sources = Sources(reader, self._bounds_in, _KERNEL_PX + 3 * self._border_px(self._finest_m()))
         self.notes: list[Note] = []
         self._scl: dict[str, RawImage | None] = {}
@@ -317,10 +318,8 @@ class _Work:
 
 def _ordered(spec: RunSpec, shard: Shard, scenes: Iterable[Scene]) -> list[Scene]:
     """The shard's scenes: by time, or newest first for products without a time axis, of which the first wins."""
-    wanted = set(shard.scene_ids)
-    chosen = [scene for scene in scenes if scene.sensor == shard.sensor and scene.scene_id in wanted]
     static = spec.sensors[shard.sensor].info.static
-    return sorted(chosen, key=lambda s: (-s.moment.timestamp() if static else s.moment.timestamp(), s.tile, s.scene_id))
+    return sorted(scenes, key=lambda s: (-s.moment.timestamp() if static else s.moment.timestamp(), s.tile, s.scene_id))
 
 
 def _class_notes(scene: Scene, raw: RawImage) -> list[Note]:

@@ -15,17 +15,15 @@ import shapely
 import torch
 
 from eo_batch.core import layout
-from eo_batch.core.grid import Cell, outline
+from eo_batch.core.grid import Cell, Cells, outline
 from eo_batch.core.identity import Identity
 from eo_batch.core.learning_plan import (
     EmbedShard,
-    cells_of_block,
-    embed_shards,
     parse_embed_shard,
     trained_name,
     untrained_name,
 )
-from eo_batch.core.plan import Axes, Plan
+from eo_batch.core.plan import Axes
 from eo_batch.core.receipts import ChipState, Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.timebins import STATIC_KEY, bin_of_key
@@ -39,15 +37,10 @@ from eo_batch.models.samples import CubeSamples, Place
 from eo_batch.models.training import reproducible
 
 
-def shards(spec: RunSpec, plan: Plan) -> list[str]:
-    """Keys of the stage's shards (`core.learning_plan.embed_shards`, which needs no torch)."""
-    return embed_shards(spec, plan)
-
-
-def run(spec: RunSpec, key: str, plan: Plan, axes: Axes, store: Store) -> Receipt:
+def run(spec: RunSpec, key: str, planned: Cells, axes: Axes, store: Store) -> Receipt:
     """Embed the shard of a key. Raises DataError where the model or the pixels are not usable."""
     identity, shard = Identity(spec), parse_embed_shard(key)
-    cells = cells_of_block(plan, shard.block)
+    cells = planned.of_block(shard.block)
     prefix, pretrain = identity.prefix("embed"), identity.prefix("pretrain")
     card_key = layout.model_card(pretrain, shard.seed)
     card = ModelCard.from_bytes(store.get(card_key), store.href(card_key))

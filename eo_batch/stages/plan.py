@@ -5,16 +5,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from eo_batch.core.errors import PlanError, SpecError
 from eo_batch.core.identity import Identity
 from eo_batch.core.learning_plan import learning_arrays
-from eo_batch.core.plan import Plan, make_plan, usable
+from eo_batch.core.plan import Plan, make_plan
 from eo_batch.core.receipts import Note, Receipt
-from eo_batch.core.scenes import Scene
 from eo_batch.core.spec import RunSpec, SensorSpec
-from eo_batch.core.stacitems import resolve_duplicates, scene_of_item
+from eo_batch.core.stacitems import scene_of_item
+from eo_batch.io.axes import place_plan
 from eo_batch.io.catalogs import Query, search, search_boxes, shown
-from eo_batch.io.plans import has_scenes, load_scenes, place_plan, save_plan, save_scenes
+from eo_batch.io.geoparquet import is_geoparquet, scenes_of_geoparquet
+from eo_batch.io.plans import has_scenes, load_scenes, save_plan, save_scenes
+from eo_batch.io.scenetable import SceneTable, concat, scene_table, usable, without_duplicates
 from eo_batch.io.store import Store
 from eo_batch.settings import Settings
 
@@ -22,80 +28,100 @@ OnFound = Callable[[str, int], None]
 """Called with a sensor's name and the items found so far."""
 
 
-def find_scenes(spec: RunSpec, settings: Settings, on_found: OnFound | None = None) -> list[Scene]:
+def find_scenes(spec: RunSpec, settings: Settings, on_found: OnFound | None = None) -> SceneTable:
     """All scenes of all sensors over the area and dates, duplicates resolved. Raises CatalogError, PlanError.
 
     Addresses come without query and user: what they hold can be secret, and a token has expired by the time that
     a worker reads.
     """
-    return resolve_duplicates(without_secrets(scene) for scene in _search(spec, settings, on_found))
-
-
-def without_secrets(scene: Scene) -> Scene:
-    """The scene with bare addresses; refused if its files can't be told apart without their queries."""
-    assets = tuple(replace(asset, href=_bare(asset.href)) for asset in scene.assets)
-    if len({asset.href for asset in assets}) < len({asset.href for asset in scene.assets}):
-        why = "its files differ only in the queries of their addresses, which are not kept since they can hold tokens"
-        return replace(scene, assets=assets, refusal=scene.refusal or why)
-    return replace(scene, assets=assets)
-
-
-def _bare(href: str) -> str:
-    return shown(href) if "://" in href else href
-
-
-def _search(spec: RunSpec, settings: Settings, on_found: OnFound | None) -> list[Scene]:
-    area = spec.area.polygon()
     learning_arrays(spec)  # refuses what later stages could not learn from, before anything is searched or made
-    scenes: list[Scene] = []
-    for name, sensor in spec.sensors.items():
-        catalog = sensor.catalog or spec.catalog
-        if not catalog:
-            raise SpecError("catalog is not set; give catalog=<address or path> on the command line or in the spec")
-        collections = _collections(name, sensor)
-        bounds = [tuple(part.bounds) for part in area.geoms]
-        reach_m = 2 * spec.grid.chip_m
-        lat = max(abs(b) for box in bounds for b in (box[1], box[3]))
-        margin = reach_m / (111_000 * max(math.cos(math.radians(lat)), 0.1))
-        static = sensor.info.static
-        query = Query(
-            catalog,
-            collections,
-            search_boxes([(b[0], b[1], b[2], b[3]) for b in bounds], margin),
-            None if static else spec.time.start,
-            None if static else spec.time.end,
+    found = [without_secrets(_found(spec, name, settings, on_found)) for name in spec.sensors]
+    return without_duplicates(concat(found))
+
+
+def _found(spec: RunSpec, name: str, settings: Settings, on_found: OnFound | None) -> SceneTable:
+    sensor = spec.sensors[name]
+    query, progress = _query(spec, name), partial(on_found, name) if on_found else None
+    if is_geoparquet(query.catalog):
+        table, seen = scenes_of_geoparquet(query, name, sensor, settings, progress)
+    else:
+        found = search(query, settings, progress)
+        table, seen = (
+            scene_table(scene_of_item(i, name, sensor, base) for i, base in found.items),
+            found.collections_seen,
         )
-        found = search(query, settings, partial(on_found, name) if on_found else None)
-        if not found.items:
-            held = ", ".join(found.collections_seen) or "nothing that meets the area"
-            raise PlanError(
-                f"sensors.{name}: {shown(catalog)} has no item of {', '.join(collections)} over the area"
-                f"{'' if static else f' from {spec.time.start} to {spec.time.end}'}; it holds {held}; "
-                f"check area, time and sensors.{name}.collections"
+    if not len(table):
+        dates = "" if sensor.info.static else f" from {spec.time.start} to {spec.time.end}"
+        raise PlanError(
+            f"sensors.{name}: {shown(query.catalog)} has no item of {', '.join(query.collections)} over the area"
+            f"{dates}; it holds {', '.join(seen) or 'nothing that meets the area'}; "
+            f"check area, time and sensors.{name}.collections"
+        )
+    return table
+
+
+def _query(spec: RunSpec, name: str) -> Query:
+    sensor = spec.sensors[name]
+    catalog = sensor.catalog or spec.catalog
+    if not catalog:
+        raise SpecError("catalog is not set; give catalog=<address or path> on the command line or in the spec")
+    bounds = [tuple(part.bounds) for part in spec.area.polygon().geoms]
+    lat = max(abs(b) for box in bounds for b in (box[1], box[3]))
+    margin = 2 * spec.grid.chip_m / (111_000 * max(math.cos(math.radians(lat)), 0.1))
+    static = sensor.info.static
+    return Query(
+        catalog,
+        _collections(name, sensor),
+        search_boxes([(b[0], b[1], b[2], b[3]) for b in bounds], margin),
+        None if static else spec.time.start,
+        None if static else spec.time.end,
+    )
+
+
+def without_secrets(table: SceneTable) -> SceneTable:
+    """The scenes with bare addresses; those whose files can't be told apart without their queries are refused."""
+    hrefs = table.hrefs.flatten()
+    holding = pc.and_(pc.match_substring(hrefs, "://"), pc.match_substring_regex(hrefs, "[?@]"))
+    signed = np.flatnonzero(holding.to_numpy(zero_copy_only=False))
+    if not len(signed):
+        return table
+    bare = hrefs.to_numpy(zero_copy_only=False)
+    bare[signed] = [shown(href) for href in bare[signed]]
+    offsets = np.asarray(table.hrefs.offsets)
+    refusal = table.refusal.copy()
+    for row in np.unique(np.searchsorted(offsets, signed, "right") - 1).tolist():
+        own = slice(offsets[row], offsets[row + 1])
+        if len(set(bare[own])) < len(set(hrefs[own].to_pylist())):
+            why = (
+                "its files differ only in the queries of their addresses, which are not kept since they can hold tokens"
             )
-        scenes.extend(scene_of_item(item, name, sensor, base) for item, base in found.items)
-    return scenes
+            refusal[row] = refusal[row] or why
+    kept = pa.ListArray.from_arrays(table.hrefs.offsets, pa.array(bare, pa.large_string()))
+    return replace(table, hrefs=kept, refusal=refusal)
 
 
 def preview(spec: RunSpec, settings: Settings, on_found: OnFound | None = None) -> Plan:
     """The plan without writing anything."""
-    return make_plan(spec, find_scenes(spec, settings, on_found), Identity(spec).prefix("chips"))
+    found = usable(find_scenes(spec, settings, on_found), spec)
+    return make_plan(spec, found.columns(), Identity(spec).prefix("chips"))
 
 
 def run(spec: RunSpec, store: Store, settings: Settings, on_found: OnFound | None = None) -> Receipt:
     """Freeze the plan; an existing one is used as it is. Nothing is written if there is no valid plan."""
     identity = Identity(spec)
-    prefix = identity.prefix("plan")
+    prefix, chips = identity.prefix("plan"), identity.prefix("chips")
     if has_scenes(store, prefix):
-        scenes = load_scenes(store, prefix)
+        plan = make_plan(spec, load_scenes(store, prefix), chips)
     else:
-        found = find_scenes(spec, settings, on_found)
-        make_plan(spec, found, identity.prefix("chips"))  # refuses before anything is frozen
-        scenes = save_scenes(store, prefix, usable(found, spec))
-    plan = make_plan(spec, scenes, identity.prefix("chips"))
+        found = usable(find_scenes(spec, settings, on_found), spec)
+        plan = make_plan(spec, found.columns(), chips)  # refuses before anything is frozen
+        scenes = save_scenes(store, prefix, found, plan.scenes)
+        if scenes is not plan.scenes:  # another planner was faster
+            plan = make_plan(spec, scenes, chips)
     sizes = save_plan(store, prefix, plan)
-    place_plan(store, identity.prefix("chips"), plan)
-    notes = tuple(Note(subject=s.scene_id, text=s.refusal) for s in scenes if s.refusal is not None)
+    place_plan(store, chips, plan)
+    told = zip(plan.scenes.scene_id, plan.scenes.refusal, strict=True)
+    notes = tuple(Note(subject=scene_id, text=refusal) for scene_id, refusal in told if refusal is not None)
     return Receipt(stage="plan", shard="plan", inputs=prefix, outputs=sizes, notes=notes)
 
 

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from eo_batch.core import layout
 from eo_batch.core.digest import digest
 from eo_batch.core.errors import DataError
-from eo_batch.core.grid import block_of
+from eo_batch.core.grid import Cells, block_of
 from eo_batch.core.identity import Identity
 from eo_batch.core.learning import EncoderSpec
 from eo_batch.core.learning_plan import LearningArray, learning_arrays, learning_bins
-from eo_batch.core.plan import Axes, Plan
+from eo_batch.core.plan import Axes
 from eo_batch.core.receipts import Note, Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.splits import split_cells
@@ -54,7 +54,7 @@ KEPT_CHECKPOINTS = 2
 def run(
     spec: RunSpec,
     seed: int,
-    plan: Plan,
+    cells: Cells,
     axes: Axes,
     store: Store,
     progress: Callable[[int], None] = lambda step: None,
@@ -73,7 +73,7 @@ def run(
     notes: list[Note] = []
     with reproducible(spec.pretrain.threads):
         with world.together():
-            material = _material(spec, plan, axes, store)
+            material = _material(spec, cells, axes, store)
             model = MaskedAutoencoder.build(material.shapes, encoder, mae, seed).to(world.device)
         keeper = _Checkpoints(store, Identity(spec).prefix("pretrain"), seed, material.data)
         resume = keeper.last_whole(world, notes)
@@ -108,11 +108,11 @@ class _Material:
         return [array.shape for array in self.arrays]
 
 
-def _material(spec: RunSpec, plan: Plan, axes: Axes, store: Store) -> _Material:
+def _material(spec: RunSpec, cells: Cells, axes: Axes, store: Store) -> _Material:
     identity = Identity(spec)
     stats = json.loads(store.get(f"{identity.prefix('publish')}/stats.json"))
     arrays = _input_arrays(learning_arrays(spec), stats)
-    training, validation, held = _places(spec, plan, axes)
+    training, validation, held = _places(spec, cells, axes)
     reader = CubeReader(store, identity.prefix("chips"))
     samples, held_samples = (_samples(CubeSamples(reader, arrays, places), spec) for places in (training, validation))
     return _Material(arrays, samples, held_samples, held, digest(stats))
@@ -169,7 +169,7 @@ def _input_arrays(
 
 
 def _places(
-    spec: RunSpec, plan: Plan, axes: Axes
+    spec: RunSpec, cells: Cells, axes: Axes
 ) -> tuple[tuple[Place, ...], tuple[Place, ...], list[tuple[str, str]]]:
     """Places of training and of validation samples, and chip and time bin of the latter.
 
@@ -181,8 +181,8 @@ def _places(
     held: list[tuple[str, str]] = []
     bins = learning_bins(spec)
     side = spec.grid.block_chips
-    first_slots = {block: axes.first_slot(block) for block in plan.blocks}
-    for planned, split in zip(plan.cells, split_cells(plan.cells, spec.split), strict=True):
+    first_slots = {block: axes.first_slot(block) for block in cells.blocks(side)}
+    for planned, split in zip(cells, split_cells(cells, spec.split), strict=True):
         if split != "train" or not planned.owner:
             continue
         chip_id, block = planned.cell.chip_id, block_of(planned.cell, side)

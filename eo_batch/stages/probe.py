@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError
+from eo_batch.core.grid import Cells
 from eo_batch.core.identity import Identity
 from eo_batch.core.learning import ProbeSpec
 from eo_batch.core.learning_plan import learning_arrays, learning_bins, trained_name, untrained_name
-from eo_batch.core.plan import Plan
 from eo_batch.core.receipts import Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.timebins import STATIC_KEY
@@ -63,7 +63,7 @@ class _Score:
     fit: ProbeFit
 
 
-def run(spec: RunSpec, plan: Plan, store: Store) -> Receipt:
+def run(spec: RunSpec, cells: Cells, store: Store) -> Receipt:
     """Probe all encoders of a run. Raises DataError where embeddings are missing or there are too few labelled
     chips on either side of the split."""
     probe = spec.probe
@@ -73,7 +73,7 @@ def run(spec: RunSpec, plan: Plan, store: Store) -> Receipt:
     prefix, publish = identity.prefix("probe"), identity.prefix("publish")
     table = read_table(store, f"{publish}/chips.parquet")
     labelled = _labelled(spec, probe, table)
-    blocks = [block.key for block in plan.blocks]
+    blocks = [block.key for block in cells.blocks(spec.grid.block_chips)]
     seeds = spec.pretrain.seeds
     features: dict[tuple[str, int | None], Floats] = {}
     for seed in seeds:

@@ -20,8 +20,9 @@ from eo_batch.core import layout
 from eo_batch.core.errors import DataError
 from eo_batch.core.grid import block_of, outline
 from eo_batch.core.identity import Identity
-from eo_batch.core.plan import Axes, Plan, only_scenes_differ
+from eo_batch.core.plan import Axes, Plan
 from eo_batch.core.receipts import Receipt
+from eo_batch.core.shards import only_scenes_differ
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.splits import Split, split_cells
 from eo_batch.io.receipts import read_receipt
@@ -34,8 +35,8 @@ def run(spec: RunSpec, plan: Plan, axes: Axes, store: Store) -> Receipt:
     """Write the tables of a run whose chips are done. Raises DataError if a chips receipt is missing."""
     identity = Identity(spec)
     chips_prefix, prefix = identity.prefix("chips"), identity.prefix("publish")
-    receipts = [_receipt(store, chips_prefix, shard.key) for shard in plan.shards]
-    summary = pa.concat_tables(read_table(store, layout.summary(chips_prefix, shard.key)) for shard in plan.shards)
+    receipts = [_receipt(store, chips_prefix, key) for key in plan.shards.keys]
+    summary = pa.concat_tables(read_table(store, layout.summary(chips_prefix, key)) for key in plan.shards.keys)
     labels = [array.name for array in spec.arrays() if array.spec.kind == "classes"]
     is_label = pc.is_in(summary["array"], pa.array(labels, pa.string()))
     bands = _bandstats(summary.filter(pc.invert(is_label)))
@@ -134,17 +135,10 @@ def _stats(plan: Plan, splits: Sequence[Split], bands: pa.Table) -> dict[str, di
 
 def _ledger(plan: Plan, receipts: Sequence[Receipt]) -> pa.Table:
     rows: list[dict[str, Any]] = []
-    for scene in plan.scenes:
-        if scene.refusal is not None:
-            rows.append(
-                {
-                    "level": "scene",
-                    "sensor": scene.sensor,
-                    "scene": scene.scene_id,
-                    "state": "left out",
-                    "cause": scene.refusal,
-                }
-            )
+    scenes = plan.scenes
+    for sensor, scene_id, cause in zip(scenes.sensor, scenes.scene_id, scenes.refusal, strict=True):
+        if cause is not None:
+            rows.append({"level": "scene", "sensor": sensor, "scene": scene_id, "state": "left out", "cause": cause})
     for shard, receipt in zip(plan.shards, receipts, strict=True):
         place = {"sensor": shard.sensor, "bin": shard.bin_key, "block": shard.block.key}
         bad = [source for source in receipt.sources if source.state not in ("ok", "outside")]
@@ -160,7 +154,7 @@ def _ledger(plan: Plan, receipts: Sequence[Receipt]) -> pa.Table:
                     "chip_id": chip_id,
                     "state": state,
                     "valid": receipt.valid.get(chip_id),
-                    "scenes": len(shard.scene_ids),
+                    "scenes": len(shard.scenes),
                     "cause": cause or _CAUSES[state],
                 }
             )

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from eo_batch.core import layout
-from eo_batch.core.plan import Shard
 from eo_batch.core.planet import PlanetSpec
 from eo_batch.core.receipts import Receipt
+from eo_batch.core.shards import Shard
 from eo_batch.entry.run import Run, open_run
 from eo_batch.io.store import parse_store
 from eo_batch.settings import Settings
@@ -182,7 +182,7 @@ def test_through_a_workflow(release: Installed, planned: Planned) -> None:
 
 def test_what_is_missing_is_all_that_runs(release: Installed, planned: Planned) -> None:
     run = planned.open()
-    with_scenes = [shard.index for shard in run.plan.shards if shard.scene_ids]
+    with_scenes = [shard.index for shard in run.plan.shards if shard.scenes]
     missing = sorted(random.Random(1).sample(with_scenes, LEFT))
     finish(run, [shard for shard in run.plan.shards if shard.index not in missing])
     chips = {"pool": "small", "shards_per_pod": 1, "parallelism": 4}

@@ -158,7 +158,7 @@ class TestCells:
     @given(areas())
     def test_cells_are_sorted_and_centres_are_theirs(self, area: MultiPolygon) -> None:
         planned = cells_of_area(area, CHIP_M)
-        assert planned == sorted(planned, key=lambda p: p.cell)
+        assert list(planned) == sorted(planned, key=lambda p: p.cell)
         for p in planned:
             x, y = Transformer.from_crs(4326, p.cell.epsg, always_xy=True).transform(p.lon, p.lat)
             x0, y0, _, _ = p.cell.bounds

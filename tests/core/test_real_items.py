@@ -9,7 +9,8 @@ import pytest
 
 from eo_batch.core.scenes import Scene
 from eo_batch.core.spec import SensorSpec
-from eo_batch.core.stacitems import resolve_duplicates, scene_of_item
+from eo_batch.core.stacitems import scene_of_item
+from eo_batch.io.scenetable import scene_table, without_duplicates
 from tests.core.samples import Json, sensor
 
 
@@ -130,7 +131,7 @@ def test_one_sensing_listed_by_two_publishers_is_one_scene(items_folder: Path) -
     both = [one for file in files for one in scenes(items_folder / file, "s2-l2a")]
     assert both[0].moment != both[1].moment
     assert both[0].tile == both[1].tile == "MGRS-28QCH"
-    assert len(resolve_duplicates(both)) == 1
+    assert len(without_duplicates(scene_table(both))) == 1
 
 
 def test_the_radar_products(items_folder: Path) -> None:

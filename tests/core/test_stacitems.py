@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from eo_batch.core.errors import CatalogError
 from eo_batch.core.scenes import Asset, Scene
-from eo_batch.core.stacitems import absolute_href, resolve_duplicates, scene_of_item
+from eo_batch.core.stacitems import absolute_href, scene_of_item
+from eo_batch.io.scenetable import scene_table, without_duplicates
 from tests.core.samples import TILE_33TWL, Json, asset, item, scene, sensor
 
 BASE = "s3://bucket/catalog/items.json"
@@ -20,6 +22,10 @@ BASE = "s3://bucket/catalog/items.json"
 
 def made(document: Json, kind: str = "s2-l2a", **fields: Any) -> Scene:
     return scene_of_item(document, "name", sensor(kind, **fields), BASE)
+
+
+def resolved(scenes: Iterable[Scene]) -> list[Scene]:
+    return without_duplicates(scene_table(scenes)).scenes()
 
 
 def only(found: Scene, band: str) -> Asset:
@@ -328,21 +334,21 @@ class TestDuplicates:
         old = scene("old", baseline="02.14", assets=(asset(href="s3://b/old.tif"),))
         new = scene("new", baseline="05.00", assets=(asset(href="s3://b/new.tif"),))
         for order in ([old, new], [new, old]):
-            (kept,) = resolve_duplicates(order)
+            (kept,) = resolved(order)
             assert (kept.scene_id, kept.spare_id, kept.spare) == ("new", "old", old.assets)
             spare = kept.spare_asset("B04")
             assert spare is not None
             assert spare.href == "s3://b/old.tif"
 
     def test_of_three_the_second_newest_is_the_spare(self) -> None:
-        (kept,) = resolve_duplicates([scene(b, baseline=b) for b in ("02.14", "05.09", "04.00")])
+        (kept,) = resolved([scene(b, baseline=b) for b in ("02.14", "05.09", "04.00")])
         assert (kept.baseline, kept.spare_id) == ("05.09", "04.00")
 
     def test_usable_ones_win_over_refused_ones_which_are_no_spares(self) -> None:
         refused = scene("new", baseline="05.00", refusal="no asset for B08")
-        (kept,) = resolve_duplicates([refused, scene("old", baseline="02.14")])
+        (kept,) = resolved([refused, scene("old", baseline="02.14")])
         assert (kept.scene_id, kept.spare_id) == ("old", None)
-        (kept,) = resolve_duplicates([refused, scene("old", baseline="02.14", refusal="no asset for B04")])
+        (kept,) = resolved([refused, scene("old", baseline="02.14", refusal="no asset for B04")])
         assert (kept.scene_id, kept.spare_id) == ("new", None)
 
     @given(st.integers(0, 999_999), st.integers(0, 999_999))
@@ -352,7 +358,7 @@ class TestDuplicates:
             scene("a", moment.isoformat(), baseline="02.14"),
             scene("b", (moment + timedelta(microseconds=later_us)).isoformat(), baseline="05.00"),
         ]
-        assert [s.scene_id for s in resolve_duplicates(pair)] == ["b"]
+        assert [s.scene_id for s in resolved(pair)] == ["b"]
 
     @pytest.mark.parametrize(
         "other",
@@ -365,21 +371,21 @@ class TestDuplicates:
         ],
     )
     def test_other_tiles_platforms_sensors_and_times_are_others(self, other: Json) -> None:
-        assert len(resolve_duplicates([scene("a"), scene("b", **other)])) == 2
+        assert len(resolved([scene("a"), scene("b", **other)])) == 2
 
     def test_one_scene_listed_twice_is_one(self) -> None:
-        (kept,) = resolve_duplicates([scene("a"), scene("a")])
+        (kept,) = resolved([scene("a"), scene("a")])
         assert (kept.scene_id, kept.spare_id) == ("a", None)
 
     def test_without_baselines_nothing_is_left_out(self) -> None:
         pair = [scene("a", baseline=None), scene("b", baseline=None)]
-        assert [(s.scene_id, s.spare_id) for s in resolve_duplicates(pair)] == [("a", None), ("b", None)]
+        assert [(s.scene_id, s.spare_id) for s in resolved(pair)] == [("a", None), ("b", None)]
 
     @given(
         st.permutations([("a", "02.14", 0), ("b", "05.00", 0), ("c", "05.00", 5), ("d", "04.00", 5), ("e", None, 9)])
     )
     def test_the_order_of_a_catalogue_does_not_matter(self, order: list[tuple[str, str | None, int]]) -> None:
-        found = resolve_duplicates(
+        found = resolved(
             scene(name, f"2023-07-{1 + day:02d}T10:00:00", baseline=baseline) for name, baseline, day in order
         )
         assert [(s.scene_id, s.spare_id) for s in found] == [("b", "a"), ("c", "d"), ("e", None)]

@@ -15,8 +15,9 @@ from urllib3.exceptions import MaxRetryError
 
 from eo_batch.core.errors import CatalogError, PlanError
 from eo_batch.core.scenes import Scene
+from eo_batch.core.spec import RunSpec
 from eo_batch.io.catalogs import _API_RETRIES, Query, search, search_boxes
-from eo_batch.io.plans import has_scenes
+from eo_batch.io.plans import has_scenes, load_all_scenes
 from eo_batch.io.stac_io import StrictStacIO
 from eo_batch.io.store import parse_store
 from eo_batch.settings import Settings
@@ -45,9 +46,13 @@ def bare(scenes: list[Scene], root: str) -> list[Scene]:
     return [moved(scene) for scene in scenes]
 
 
+def found_in(spec: RunSpec, settings: Settings) -> list[Scene]:
+    return find_scenes(spec, settings).scenes()
+
+
 @pytest.fixture(scope="module")
 def expected(planet: Path) -> list[Scene]:
-    scenes = bare(find_scenes(spec_of(planet / "items.json"), QUICK), f"{planet}/")
+    scenes = bare(found_in(spec_of(planet / "items.json"), QUICK), f"{planet}/")
     assert len(scenes) == 12
     assert sum(scene.spare_id is not None for scene in scenes) == 1
     # Relative addresses that did resolve, to files that are there.
@@ -57,21 +62,21 @@ def expected(planet: Path) -> list[Scene]:
 
 @pytest.mark.parametrize("name", LISTS)
 def test_files_list_the_same_scenes(planet: Path, expected: list[Scene], name: str) -> None:
-    assert bare(find_scenes(spec_of(planet / name), QUICK), f"{planet}/") == expected
+    assert bare(found_in(spec_of(planet / name), QUICK), f"{planet}/") == expected
     url = (planet / name).as_uri()
-    assert bare(find_scenes(spec_of(url), QUICK), f"{planet.as_uri()}/") == expected
+    assert bare(found_in(spec_of(url), QUICK), f"{planet.as_uri()}/") == expected
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_http_lists_the_same_scenes(web: Web, expected: list[Scene], name: str) -> None:
-    assert bare(find_scenes(spec_of(f"{web.url}/{name}"), QUICK), f"{web.url}/") == expected
+    assert bare(found_in(spec_of(f"{web.url}/{name}"), QUICK), f"{web.url}/") == expected
 
 
 def test_s3_lists_the_same_scenes(s3_url: str, expected: list[Scene], monkeypatch: pytest.MonkeyPatch) -> None:
     simulate(PLANET, parse_store(s3_url), workers=2)
     monkeypatch.setenv("EO_BATCH_ASSETS_ANONYMOUS", "0")
     for name in LISTS:
-        found = find_scenes(spec_of(f"{s3_url}/{name}"), Settings.from_env())
+        found = found_in(spec_of(f"{s3_url}/{name}"), Settings.from_env())
         assert bare(found, f"{s3_url}/") == expected
 
 
@@ -95,7 +100,7 @@ def api(stac_api: StacServer, planet: Path) -> StacServer:
 
 
 def test_an_api_lists_the_same_scenes(api: StacServer, planet: Path, expected: list[Scene]) -> None:
-    assert bare(find_scenes(spec_of(api.url), QUICK), f"{planet.as_uri()}/") == expected
+    assert bare(found_in(spec_of(api.url), QUICK), f"{planet.as_uri()}/") == expected
 
 
 PATIENT = replace(QUICK, assets=replace(QUICK.assets, retries=1))
@@ -295,11 +300,11 @@ def test_tokens_never_reach_the_store(planet: Path, tmp_path: Path) -> None:
         for asset in item["assets"].values():
             asset["href"] = "file://" + asset["href"] + "?se=2023-01-01&sig=SECRET"
 
-    plain = {scene.scene_id: scene for scene in find_scenes(spec_of((planet / "items.json").as_uri()), QUICK)}
+    plain = {scene.scene_id: scene for scene in found_in(spec_of((planet / "items.json").as_uri()), QUICK)}
     path = listed(planet, signed)
     store = parse_store(str(tmp_path))
     run, _ = go(spec_of(path), store)
-    assert {scene.scene_id: scene for scene in run.plan.scenes} == plain
+    assert {scene.scene_id: scene for scene in load_all_scenes(store, run.identity.prefix("plan"))} == plain
     holding = [key for key in store.list() if b"SECRET" in store.get(key)]
     assert holding == []
 
@@ -310,7 +315,7 @@ def test_files_that_only_a_query_tells_apart_are_refused(planet: Path, tmp_path:
             asset["href"] = f"https://127.0.0.1:1/download?file={key}"
 
     spec = spec_of(listed(planet, queried), WHOLE, "sensors.s2.offset_dn=0")
-    refusals = {scene.refusal for scene in find_scenes(spec, QUICK) if scene.sensor == "s2"}
+    refusals = {scene.refusal for scene in found_in(spec, QUICK) if scene.sensor == "s2"}
     assert len(refusals) == 1
     assert "differ only in the queries" in str(refusals)
     store = parse_store(str(tmp_path))

@@ -21,8 +21,8 @@ from eo_batch.core.grid import parse_chip_id
 from eo_batch.entry.door import Door
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import prepare
+from eo_batch.io.axes import load_axes
 from eo_batch.io.cube import CubeReader
-from eo_batch.io.plans import load_axes
 from eo_batch.io.store import parse_store
 from tests.io.worlds import WEST, WHOLE, chips_receipts, cube_objects, go, spec_of
 

@@ -29,7 +29,7 @@ PATIENT = replace(QUICK, assets=replace(QUICK.assets, retries=3))
 @pytest.fixture(scope="module")
 def asset(planet: Path) -> Asset:
     """A 10 m band on disk."""
-    scenes = find_scenes(spec_of(planet / "items.json"), QUICK)
+    scenes = find_scenes(spec_of(planet / "items.json"), QUICK).scenes()
     found = next(scene for scene in scenes if scene.sensor == "s2").asset("B04")
     assert found is not None
     return found

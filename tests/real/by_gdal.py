@@ -11,7 +11,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 
 from eo_batch.core.plan import observation_day
-from eo_batch.io.plans import load_scenes
+from eo_batch.io.plans import load_all_scenes
 from eo_batch.io.tables import read_table
 
 from .conftest import Recipe
@@ -57,7 +57,7 @@ def composite_by_gdal(recipe: Recipe, chip: int, array: str, asset: str) -> Any:
     found = json.loads((recipe.folder / "items.json").read_text())["features"]
     days: dict[str, list[dict[str, Any]]] = {}
     scenes = {
-        s.scene_id: s for s in load_scenes(recipe.run.store, recipe.run.identity.prefix("plan")) if s.sensor == "s2"
+        s.scene_id: s for s in load_all_scenes(recipe.run.store, recipe.run.identity.prefix("plan")) if s.sensor == "s2"
     }
     for item in sorted(found, key=lambda i: i["properties"]["datetime"]):
         days.setdefault(observation_day(scenes[item["id"]]), []).append(item)

@@ -13,7 +13,7 @@ import torch
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError, SpecError, UsageError
-from eo_batch.core.learning_plan import learning_arrays, learning_bins, parse_embed_shard
+from eo_batch.core.learning_plan import embed_shards, learning_arrays, learning_bins, parse_embed_shard
 from eo_batch.core.planet import PlanetSpec
 from eo_batch.core.specfile import parse_spec
 from eo_batch.entry.drive import drive
@@ -84,10 +84,10 @@ def trained(published, tmp_path_factory) -> Run:
     """The run, trained, embedded and probed; not written to afterwards."""
     run = copy_of(published, tmp_path_factory.mktemp("trained"))
     for seed in run.spec.pretrain.seeds:
-        pretrain.run(run.spec, seed, run.plan, run.axes, run.store)
-    for key in embed.shards(run.spec, run.plan):
-        embed.run(run.spec, key, run.plan, run.axes, run.store)
-    probe.run(run.spec, run.plan, run.store)
+        pretrain.run(run.spec, seed, run.cells, run.axes, run.store)
+    for key in embed_shards(run.spec, run.plan.blocks):
+        embed.run(run.spec, key, run.cells, run.axes, run.store)
+    probe.run(run.spec, run.cells, run.store)
     return run
 
 
@@ -106,12 +106,12 @@ def resumed_after(run: Run, dies_at: int, damage: bool) -> list[str]:
             raise Crash
 
     with pytest.raises(Crash):
-        pretrain.run(run.spec, 3, run.plan, run.axes, run.store, die)
+        pretrain.run(run.spec, 3, run.cells, run.axes, run.store, die)
     if damage:
         last = list(run.store.list(f"{run.identity.prefix('pretrain')}/checkpoints/"))[-1]
         run.store.put(last, run.store.get(last)[:-100])
     steps: list[int] = []
-    receipt = pretrain.run(run.spec, 3, run.plan, run.axes, run.store, steps.append)
+    receipt = pretrain.run(run.spec, 3, run.cells, run.axes, run.store, steps.append)
     wanted = (dies_at // 4 - damage) * 4 + 1
     assert steps == list(range(wanted, 13))
     return [note.text for note in receipt.notes]
@@ -136,13 +136,13 @@ def test_checkpoints_of_other_pixels_are_not_resumed_from(trained, tmp_path):
     stats["s1_10m"]["VV"]["mean"] += 0.5
     run.store.put(key, json.dumps(stats).encode())
     steps: list[int] = []
-    pretrain.run(run.spec, 3, run.plan, run.axes, run.store, steps.append)
+    pretrain.run(run.spec, 3, run.cells, run.axes, run.store, steps.append)
     assert steps == list(range(1, 13))
 
 
 def test_samples_read_from_the_cube_at_every_step_train_the_same_model(published, trained, tmp_path):
     run = copy_of(published, tmp_path, pretrain=published.spec.pretrain.model_copy(update={"memory_gb": 0.0}))
-    pretrain.run(run.spec, 3, run.plan, run.axes, run.store)
+    pretrain.run(run.spec, 3, run.cells, run.axes, run.store)
     (weights,) = [v for k, v in objects(run, "pretrain", "models").items() if k.endswith("seed-3.safetensors")]
     assert weights == objects(trained, "pretrain", "models")[layout.weights(trained.identity.prefix("pretrain"), 3)]
 
@@ -178,7 +178,9 @@ def test_the_curve_and_the_panels_show_what_happened(trained):
 def test_embeddings_are_geoparquet_and_byte_identical_when_run_again(trained, tmp_path):
     run = copy_of(trained, tmp_path)
     before = objects(run, "embed", "chips")
-    receipts = [embed.run(run.spec, key, run.plan, run.axes, run.store) for key in embed.shards(run.spec, run.plan)]
+    receipts = [
+        embed.run(run.spec, key, run.cells, run.axes, run.store) for key in embed_shards(run.spec, run.plan.blocks)
+    ]
     assert objects(run, "embed", "chips") == before
     assert sum(len(receipt.outputs) for receipt in receipts) == len(before) == 2 * len(receipts)
     frame = geopandas.read_parquet(io.BytesIO(next(iter(before.values()))))
@@ -214,8 +216,8 @@ def test_the_size_of_batches_changes_no_embedding_beyond_rounding(trained, tmp_p
     wanted = vectors_of(run, "pretrained-3")
     small = run.spec.model_copy(update={"embed": run.spec.embed.model_copy(update={"batch": 7})})
     other = Run(small, run.store, run.settings)
-    for key in embed.shards(small, run.plan)[:2]:
-        embed.run(small, key, run.plan, run.axes, run.store)
+    for key in embed_shards(small, run.plan.blocks)[:2]:
+        embed.run(small, key, run.cells, run.axes, run.store)
     for chip_id, vector in vectors_of(other, "pretrained-3").items():
         if vector is not None:
             assert vector == pytest.approx(wanted[chip_id], abs=1e-5)
@@ -224,8 +226,10 @@ def test_the_size_of_batches_changes_no_embedding_beyond_rounding(trained, tmp_p
 def test_chips_under_cloud_have_no_embedding_and_are_not_probed(published, tmp_path):
     optical = published.spec.pretrain.model_copy(update={"arrays": ("s2_10m", "s2_20m"), "seeds": (3,)})
     run = copy_of(published, tmp_path, pretrain=optical)
-    pretrain.run(run.spec, 3, run.plan, run.axes, run.store)
-    receipts = [embed.run(run.spec, key, run.plan, run.axes, run.store) for key in embed.shards(run.spec, run.plan)]
+    pretrain.run(run.spec, 3, run.cells, run.axes, run.store)
+    receipts = [
+        embed.run(run.spec, key, run.cells, run.axes, run.store) for key in embed_shards(run.spec, run.plan.blocks)
+    ]
     states = {chip_id: state for receipt in receipts for chip_id, state in receipt.chips.items()}
     vectors = vectors_of(run, "pretrained-3")
     assert {chip_id for chip_id, vector in vectors.items() if vector is None} == {
@@ -233,7 +237,7 @@ def test_chips_under_cloud_have_no_embedding_and_are_not_probed(published, tmp_p
     }
     assert 0 < sum(vector is None for vector in vectors.values()) < len(vectors)
     assert all(np.isfinite(vector).all() for vector in vectors.values() if vector is not None)
-    probe.run(run.spec, run.plan, run.store)
+    probe.run(run.spec, run.cells, run.store)
     summary = json.loads(run.store.get(layout.metrics(run.identity.prefix("probe"), "summary.json")))
     table = read_table(run.store, f"{run.identity.prefix('publish')}/chips.parquet").to_pandas()
     used = table[
@@ -255,7 +259,7 @@ def test_the_probe_reads_what_is_there_and_nothing_else(trained, tmp_path):
         values = truth if "pretrained" in key else rng.normal(size=truth.shape)
         column = parts.schema.get_field_index("vector")
         run.store.put(key, parquet_bytes(parts.set_column(column, "vector", [values.tolist()])))
-    probe.run(run.spec, run.plan, run.store)
+    probe.run(run.spec, run.cells, run.store)
     prefix = run.identity.prefix("probe")
     summary = json.loads(run.store.get(layout.metrics(prefix, "summary.json")))
     assert summary["encoders"]["pretrained"]["r2_mean"] > 0.999
@@ -304,15 +308,15 @@ def test_what_does_not_fit_is_refused(published, trained, tmp_path):
     key = layout.weights(run.identity.prefix("pretrain"), 3)
     run.store.put(key, objects(run, "pretrain", "models")[key][:-4])
     with pytest.raises(DataError, match="pretrain again"):
-        embed.run(run.spec, embed.shards(run.spec, run.plan)[0], run.plan, run.axes, run.store)
+        embed.run(run.spec, embed_shards(run.spec, run.plan.blocks)[0], run.cells, run.axes, run.store)
     rare = run.spec.model_copy(update={"probe": run.spec.probe.model_copy(update={"classes": (10, 99)})})
     with pytest.raises(DataError, match=r"probe\.classes=\[99\] do not occur"):
-        probe.run(rare, run.plan, run.store)
+        probe.run(rare, run.cells, run.store)
 
 
 def test_torch_settings_of_the_caller_come_back(published, tmp_path):
     run = copy_of(published, tmp_path)
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with pytest.raises(Crash):
-        pretrain.run(run.spec, 3, run.plan, run.axes, run.store, lambda done: (_ for _ in ()).throw(Crash()))
+        pretrain.run(run.spec, 3, run.cells, run.axes, run.store, lambda done: (_ for _ in ()).throw(Crash()))
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

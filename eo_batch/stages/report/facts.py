@@ -112,11 +112,9 @@ def _sensor(results: Results, name: str) -> SensorFacts:
     sensor = results.spec.sensors[name]
     arrays = [array for array in results.spec.arrays() if array.sensor == name]
     said = "; ".join(f"{', '.join(a.band_names)} at {words.length(a.pixel_m)}" for a in arrays)
-    scenes = [scene for scene in results.plan.scenes if scene.sensor == name]
-    used = {scene for shard in results.plan.shards if shard.sensor == name for scene in shard.scene_ids}
+    plan = results.plan
     bins = 0 if sensor.info.static else len(results.spec.bins_of(sensor))
-    left_out = sum(scene.refusal is not None for scene in scenes)
-    return SensorFacts(name, sensor.info.title, said, len(used), left_out, bins)
+    return SensorFacts(name, sensor.info.title, said, plan.shards.used_scenes(name), plan.scenes.left_out(name), bins)
 
 
 def costs_of(results: Results) -> Costs:

@@ -16,8 +16,9 @@ from eo_batch.core.learning_plan import embed_shards
 from eo_batch.core.plan import Axes, Plan
 from eo_batch.core.receipts import Receipt
 from eo_batch.core.spec import RunSpec
+from eo_batch.io.axes import load_axes
 from eo_batch.io.cube import CubeReader
-from eo_batch.io.plans import load_axes, load_plan
+from eo_batch.io.plans import load_plan
 from eo_batch.io.receipts import read_receipts
 from eo_batch.io.store import Store
 from eo_batch.io.tables import read_table
@@ -79,9 +80,9 @@ class Results:
         found = {stage: list(read_receipts(self.store, self.identity.prefix(stage)).values()) for stage in stages}
         # These stages' prefixes are shared by runs with other areas, dates and seeds.
         wanted = {
-            "chips": {shard.key for shard in self.plan.shards},
+            "chips": set(self.plan.shards.keys),
             "pretrain": {f"seed-{seed}" for seed in self.spec.pretrain.seeds},
-            "embed": set(embed_shards(self.spec, self.plan)),
+            "embed": set(embed_shards(self.spec, self.plan.blocks)),
         }
         for stage, keys in wanted.items():
             found[stage] = [receipt for receipt in found[stage] if receipt.shard in keys]
