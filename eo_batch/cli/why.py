@@ -3,14 +3,20 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from eo_batch.core.errors import UsageError
-from eo_batch.core.plan import Shard
+from eo_batch.core.grid import parse_chip_id
 from eo_batch.core.receipts import Receipt, Source
+from eo_batch.core.shards import Shard
+from eo_batch.core.utm import project
 from eo_batch.entry.run import Run
 from eo_batch.entry.work import troubles
 from eo_batch.io.tables import read_table
+
+_WGS84 = 4326
 
 
 def show_why(run: Run, key: str) -> None:
@@ -68,16 +74,20 @@ def _file(source: Source) -> str:
 
 
 def _left_out(run: Run, chip_id: str, shards: list[Shard]) -> Iterator[str]:
-    """Scenes that were not used, though their boxes hold the chip's centre."""
-    planned = next((planned for planned in run.plan.cells if planned.cell.chip_id == chip_id), None)
-    sensors = {shard.sensor for shard in shards}
-    if planned is None:
-        return
-    for scene in run.plan.scenes:
-        west, south, east, north = scene.bbox
-        across = west <= planned.lon <= east if west <= east else planned.lon >= west or planned.lon <= east
-        if scene.refusal is not None and scene.sensor in sensors and across and south <= planned.lat <= north:
-            yield f"  {scene.scene_id} {scene.sensor}: left out: {scene.refusal}"
+    """Scenes that were not used, though they reach the chip's centre."""
+    scenes = run.plan.scenes
+    for row in np.flatnonzero(np.isin(scenes.sensor, [shard.sensor for shard in shards])):
+        if scenes.refusal[row] is not None and _reaches(scenes.bounds[row], int(scenes.epsg[row]), chip_id):
+            yield f"  {scenes.scene_id[row]} {scenes.sensor[row]}: left out: {scenes.refusal[row]}"
+
+
+def _reaches(bounds: NDArray[np.float64], epsg: int, chip_id: str) -> bool:
+    cell = parse_chip_id(chip_id)
+    x_min, y_min, x_max, y_max = cell.bounds
+    x, y = project(cell.epsg, epsg, np.array([(x_min + x_max) / 2]), np.array([(y_min + y_max) / 2]))
+    turns = (-360.0, 0.0, 360.0) if epsg == _WGS84 else (0.0,)
+    across = any(bounds[0] <= float(x[0]) + turn <= bounds[2] for turn in turns)
+    return across and bool(bounds[1] <= float(y[0]) <= bounds[3])
 
 
 def _ledger(run: Run, key: str) -> Iterator[str]:
