@@ -25,6 +25,10 @@ class Band:
     """Native pixel size, metres."""
     wavelength_um: float | None = None
     """Centre wavelength, micrometres."""
+    derived_from: tuple[str, ...] = ()
+    """Bands that it is computed from, after these are composited; such a band has no file (`pixels/derived.py`)."""
+    units: str | None = None
+    """Physical unit, where it is not the kind's."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class SensorKind:
     """Whether the product has no time axis."""
     model_scale: Scale
     """Scale on which statistics are taken and models see it; `db` is 10*log10(physical)."""
+    limits: tuple[float, float] | None = None
+    """Smallest and largest physical value that can be a measurement; what lies outside is no data."""
 
     def band(self, name: str) -> Band:
         """The band called `name`. Raises SpecError listing the known ones."""
@@ -99,7 +105,12 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         kind="s1",
         title="Sentinel-1 backscatter, linear power",
         collections=("sentinel-1-rtc",),
-        bands=(Band("VV", ("VV", "vv"), 10), Band("VH", ("VH", "vh"), 10)),
+        bands=(
+            Band("VV", ("VV", "vv"), 10),
+            Band("VH", ("VH", "vh"), 10),
+            # A ratio of powers, so that in dB, as models see it, it is the difference VV - VH.
+            Band("VV/VH", (), 10, derived_from=("VV", "VH")),
+        ),
         dtype="float32",
         fill=float("nan"),
         scale_factor=1.0,
@@ -113,7 +124,13 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         kind="dem",
         title="Elevation",
         collections=("cop-dem-glo-30",),
-        bands=(Band("elevation", ("elevation", "dem", "data"), 10),),
+        bands=(
+            Band("elevation", ("elevation", "dem", "data"), 10),
+            Band("slope", (), 10, derived_from=("elevation",), units="degree"),
+            Band("aspect", (), 10, derived_from=("elevation",), units="degree"),
+            Band("eastness", (), 10, derived_from=("elevation",), units="1"),
+            Band("northness", (), 10, derived_from=("elevation",), units="1"),
+        ),
         dtype="float32",
         fill=float("nan"),
         scale_factor=1.0,
@@ -122,6 +139,8 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         resampling="bilinear",
         static=True,
         model_scale="linear",
+        # From below the deepest trench to above the highest summit: files that do not declare -32767 hold it.
+        limits=(-12_000.0, 9_000.0),
     ),
     "classes": SensorKind(
         kind="classes",

@@ -4,7 +4,7 @@ Frozen, unknown keys refused, every field documented with its unit. Sections map
 a stage's prefix depends only on the sections it reads (see `core/identity.py`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
@@ -105,8 +105,9 @@ class SensorSpec(Section):
     collections: tuple[str, ...] = ()
     """STAC collections to search; empty means the kind's usual ones."""
     bands: tuple[str, ...] = ()
-    """Bands to store, by canonical name (B04, VV, elevation); empty means B02 B03 B04 B08 for Sentinel-2 and
-    all bands for other kinds."""
+    """Bands to store, by canonical name; empty means B02 B03 B04 B08 for Sentinel-2 and all bands that have files for
+    other kinds. Computed from others: VV/VH of `s1`; slope, aspect (degrees clockwise from grid north, none if flat),
+    eastness and northness (sine and cosine of aspect, times the sine of slope; 0 where flat) of `dem`."""
     assets: dict[str, str] = Field(default_factory=dict)
     """Asset key of a band where it is not a usual one, as {band: key}. Names the bands of `classes` and
     `continuous`."""
@@ -145,6 +146,11 @@ class SensorSpec(Section):
         if not self.info.bands and not self.assets:
             raise ValueError(f"a sensor of kind {self.kind} needs assets: {{band: asset key}}")
         known = {band.name for band in self.info.bands} | set(self.assets)
+        computed = [band.name for band in self.info.bands if band.derived_from and band.name in self.assets]
+        if computed:
+            raise ValueError(
+                f"assets: {computed[0]} of {self.kind} is computed and has no file; leave it out of assets"
+            )
         for name in self.bands:
             if name not in known:
                 raise ValueError(f"bands: {name!r} is no band of {self.kind}; known: {', '.join(sorted(known))}")
@@ -159,13 +165,23 @@ class SensorSpec(Section):
     def band_rows(self) -> tuple[Band, ...]:
         """The chosen bands; keys given under `assets` come first in each."""
         table = {band.name: band for band in self.info.bands}
-        usual = ("B02", "B03", "B04", "B08") if self.kind == "s2-l2a" else tuple(table) or tuple(self.assets)
-        rows = []
-        for name in self.bands or usual:
-            row = table.get(name, Band(name, (), 10))
-            extra = (self.assets[name],) if name in self.assets else ()
-            rows.append(Band(name, extra + row.assets, row.native_m, row.wavelength_um))
-        return tuple(rows)
+        filed = tuple(name for name, band in table.items() if not band.derived_from)
+        usual = ("B02", "B03", "B04", "B08") if self.kind == "s2-l2a" else filed or tuple(self.assets)
+        return tuple(self._row(name) for name in self.bands or usual)
+
+    def read_rows(self) -> tuple[Band, ...]:
+        """The bands that are read from files: the chosen ones, and what others of them are computed from."""
+        return self.sources_of(self.band_rows())
+
+    def sources_of(self, bands: tuple[Band, ...]) -> tuple[Band, ...]:
+        """The bands with files that some bands need, each once."""
+        names = dict.fromkeys(name for band in bands for name in band.derived_from or (band.name,))
+        return tuple(self._row(name) for name in names)
+
+    def _row(self, name: str) -> Band:
+        row = next((band for band in self.info.bands if band.name == name), Band(name, (), 10))
+        extra = (self.assets[name],) if name in self.assets else ()
+        return replace(row, assets=extra + row.assets)
 
 
 class SplitSpec(Section):
@@ -300,3 +316,12 @@ class CubeArray:
     def band_names(self) -> tuple[str, ...]:
         """Band labels in order."""
         return tuple(band.name for band in self.bands)
+
+    @property
+    def read_names(self) -> tuple[str, ...]:
+        """Names of the bands that are read to make it."""
+        return tuple(band.name for band in self.spec.sources_of(self.bands))
+
+    def units_of(self, band: Band) -> str:
+        """Physical unit of one of its bands."""
+        return band.units or self.spec.info.units

@@ -42,7 +42,7 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
         ) from error
     refusals: list[str] = []
     assets: list[Asset] = []
-    wanted = [(band.name, band.assets) for band in sensor.band_rows()]
+    wanted = [(band.name, band.assets) for band in sensor.read_rows()]
     if sensor.kind == "s2-l2a":
         wanted.append(("SCL", SCL_ASSETS))
     for band, keys in wanted:

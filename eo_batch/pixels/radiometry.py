@@ -20,6 +20,13 @@ def valid_pixels(pixels_yx: Pixels, nodata: float | None) -> Mask:
     return valid
 
 
+def possible(pixels_yx: Pixels, limits: tuple[float, float], scale: float, offset_dn: float) -> Mask:
+    """Pixels whose physical value can be a measurement."""
+    values = (pixels_yx.astype(np.float64) + offset_dn) * scale
+    within: Mask = (values >= limits[0]) & (values <= limits[1])
+    return within
+
+
 def to_storage(
     pixels_yx: Pixels, valid_yx: Mask, kind: SensorKind, scale: float, offset_dn: float, is_db: bool
 ) -> Pixels:

@@ -30,9 +30,10 @@ from eo_batch.pixels import composite
 from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import cut
+from eo_batch.pixels.derived import derive, halo_px
 from eo_batch.pixels.layers import Layer, layer_of
 from eo_batch.pixels.moments import moments_of, moments_of_stored
-from eo_batch.pixels.radiometry import clear_sky, to_storage, undefined_classes, valid_pixels
+from eo_batch.pixels.radiometry import clear_sky, possible, to_storage, undefined_classes, valid_pixels
 from eo_batch.settings import Settings
 
 Mask = NDArray[np.bool_]
@@ -98,6 +99,13 @@ class _Image:
     """Whether any scene holds data there, clouds included."""
     covered_yx: Mask
     """Whether any scene's grid reaches there."""
+
+    def derived(self, given: Sequence[str], array: CubeArray) -> "_Image":
+        """The image of the array's bands, some of which are computed from `given`; the halo is cut off."""
+        pixels, defined = derive(self.pixels_byx, given, array.band_names, array.pixel_m)
+        inner = (slice(halo_px(array.band_names), -halo_px(array.band_names) or None),) * 2
+        valid = np.where(defined, self.valid_yx[inner], 0).astype(np.uint8)
+        return _Image(pixels, valid, self.seen_yx[inner], self.covered_yx[inner])
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ class _Work:
         return PixelGrid(self.shard.block.epsg, x_min, y_max, pixel_m, size, size)
 
     def _bounds_in(self, epsg: int) -> tuple[float, float, float, float]:
-        grid = self.grid(self.spec.grid.chip_m)
+        grid = self.grid(self._finest_m()).grown(halo_px([band.name for band in self.sensor.band_rows()]))
         return grid.bounds if epsg == grid.epsg else outline_in(grid, epsg)
 
     async def read_classes(self) -> None:
@@ -180,18 +188,18 @@ class _Work:
 
     async def make_array(self, array: CubeArray) -> _Image:
         """All bands of one array, composited; the next band is read meanwhile."""
-        grid = self.grid(array.pixel_m)
+        names, halo = array.read_names, halo_px(array.band_names)
+        grid = self.grid(array.pixel_m).grown(halo)
         masks = await asyncio.gather(*(asyncio.to_thread(self._clear, scene, grid) for scene in self.scenes))
         clear = {scene.scene_id: mask for scene, mask in zip(self.scenes, masks, strict=True) if mask is not None}
         usable = [scene for scene in self.scenes if scene.scene_id in clear]
         image = _Joined(
-            np.full((len(array.bands), *grid.shape), self.kind.fill, self.kind.dtype),
+            np.full((len(names), *grid.shape), self.kind.fill, self.kind.dtype),
             np.ones((len(self._groups(usable)), *grid.shape), bool),
             np.zeros(grid.shape, bool),
             self.kind.fill,
         )
         reached: set[str] = set()
-        names = array.band_names
         ahead = asyncio.ensure_future(self._layers(usable, names[0], grid))
         try:
             for b in range(len(names)):
@@ -211,7 +219,8 @@ class _Work:
         for scene in usable:
             if scene.scene_id in reached:
                 covered |= self._footprint(scene, grid)
-        return _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
+        whole = _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
+        return whole if names == array.band_names else whole.derived(names, array)
 
     def _groups(self, scenes: Sequence[Scene]) -> list[list[Scene]]:
         """Scenes that form one observation: one overpass; all of them for products without a time axis."""
@@ -247,6 +256,8 @@ class _Work:
 
         def convert(pixels_yx: NDArray[np.generic], mask_yx: Mask) -> tuple[NDArray[np.generic], Mask]:
             valid = valid_pixels(pixels_yx, nodata) & mask_yx
+            if self.kind.limits is not None:
+                valid &= possible(pixels_yx, self.kind.limits, asset.scale, asset.offset_dn)
             return to_storage(pixels_yx, valid, self.kind, asset.scale, asset.offset_dn, asset.db), valid
 
         return layer_of(SourceImage(raw.pixels_yx, mask, raw.epsg, raw.transform), grid, self.kind.resampling, convert)
