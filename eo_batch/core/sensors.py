@@ -9,7 +9,8 @@ from typing import Literal
 from eo_batch.core.errors import SpecError
 
 Kind = Literal["s2-l2a", "s1", "dem", "classes", "continuous"]
-Resampling = Literal["nearest", "bilinear", "average"]
+Resampling = Literal["nearest", "bilinear", "mean", "sum"]
+"""Classes: nearest; measurements: bilinear; rates: mean by area; counts: dealt out by area, so that totals are kept."""
 Scale = Literal["linear", "db"]
 
 

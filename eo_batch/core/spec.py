@@ -97,6 +97,10 @@ class GridSpec(Section):
         return self
 
 
+_FIELDS_OF_KIND = {"continuous": ("resampling", "units", "dated")}
+"""Fields of a sensor that mean nothing for other kinds."""
+
+
 class SensorSpec(Section):
     """One product on the lattice."""
 
@@ -133,13 +137,38 @@ class SensorSpec(Section):
     pixel_m: Annotated[float, Field(gt=0)] | None = None
     """Pixel size of all bands in the cube, metres; empty means each band's own (native, or twice the finest
     for 20 m and 60 m bands)."""
+    resampling: Literal["bilinear", "mean", "sum"] | None = None
+    """Continuous rasters: bilinear (if empty), or weighted by area: `mean` for rates such as tree cover, `sum` for
+    counts such as people, whose total is kept."""
+    units: str | None = None
+    """Continuous rasters: physical unit, as UDUNITS writes it."""
+    dated: bool = False
+    """Continuous rasters: whether images belong to time bins, as a series does, and not to all time, as a map does."""
     catalog: str | None = None
     """Catalogue of this sensor, if not the run's."""
 
     @property
     def info(self) -> SensorKind:
-        """The kind's row in the table of kinds."""
-        return SENSOR_KINDS[self.kind]
+        """The kind's row in the table of kinds, with what the spec says of a continuous raster filled in."""
+        row = SENSOR_KINDS[self.kind]
+        if self.kind != "continuous":
+            return row
+        return replace(
+            row,
+            resampling=self.resampling or row.resampling,
+            units=self.units or row.units,
+            static=not self.dated,
+        )
+
+    @model_validator(mode="after")
+    def _only_of_its_kind(self) -> Self:
+        for name, fields in _FIELDS_OF_KIND.items():
+            for field in fields:
+                if self.kind != name and getattr(self, field) != type(self).model_fields[field].default:
+                    raise ValueError(
+                        f"{field}={getattr(self, field)!r} is for kind {name}, not {self.kind}; leave it out"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _known_bands(self) -> Self:

@@ -9,6 +9,8 @@ from eo_batch.core.sensors import SCL_NAMES, SensorKind
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
+_SNOW_NOTE_SHARE = 0.3
+"""Share of a scene classified as snow from which a person is told: cloud is often taken for snow."""
 
 
 def valid_pixels(pixels_yx: Pixels, nodata: float | None) -> Mask:
@@ -66,3 +68,20 @@ def undefined_classes(scl_yx: Pixels) -> dict[int, int]:
     """Pixel counts of scene-classification codes that the legend does not have."""
     codes, counts = np.unique(scl_yx, return_counts=True)
     return {int(code): int(n) for code, n in zip(codes, counts, strict=True) if int(code) not in SCL_NAMES}
+
+
+def class_notes(scl_yx: Pixels) -> list[str]:
+    """What a person should know of a scene classification: codes without a meaning, and snow that may be cloud."""
+    notes = []
+    for code, count in undefined_classes(scl_yx).items():
+        notes.append(
+            f"scene classification holds code {code}, which the legend does not have, in {count} pixels; left out"
+        )
+    codes, counts = np.unique(scl_yx, return_counts=True)
+    shares = {int(c): float(n) / scl_yx.size for c, n in zip(codes, counts, strict=True)}
+    if shares.get(11, 0.0) >= _SNOW_NOTE_SHARE:
+        top = ", ".join(
+            f"{SCL_NAMES.get(c, c)} {100 * s:.1f} %" for c, s in sorted(shares.items(), key=lambda p: -p[1])[:3]
+        )
+        notes.append(f"{top}: cloud is often taken for snow, have a look")
+    return notes

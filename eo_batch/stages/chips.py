@@ -6,7 +6,7 @@ Legend: t scenes or observations, b bands, c chips of the block, y rows, x colum
 import asyncio
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,6 @@ from eo_batch.core.identity import Identity
 from eo_batch.core.plan import Axes, Shard, asset_bounds, observation_day
 from eo_batch.core.receipts import ChipState, Note, Receipt
 from eo_batch.core.scenes import Asset, Scene
-from eo_batch.core.sensors import SCL_NAMES
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.io.cube import CubeWriter
 from eo_batch.io.rasters import AssetReader, RasterReader
@@ -28,12 +27,13 @@ from eo_batch.io.tables import parquet_bytes
 from eo_batch.io.windows import RawImage
 from eo_batch.pixels import composite
 from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
+from eo_batch.pixels.areas import class_areas, conserve
 from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import cut
 from eo_batch.pixels.derived import derive, halo_px
-from eo_batch.pixels.layers import Layer, layer_of
-from eo_batch.pixels.moments import moments_of, moments_of_stored
-from eo_batch.pixels.radiometry import clear_sky, possible, to_storage, undefined_classes, valid_pixels
+from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
+from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels
+from eo_batch.pixels.summary import SUMMARY, ClassAreas, summary_rows
 from eo_batch.settings import Settings
 
 Mask = NDArray[np.bool_]
@@ -42,8 +42,6 @@ _KERNEL_PX = 2
 _STRIP_PX = 2**17
 """Pixels of a strip that is composited at once."""
 _GEOGRAPHIC = 4326
-_SNOW_NOTE_SHARE = 0.3
-"""Share of a scene classified as snow from which a person is told: cloud is often taken for snow."""
 
 
 def run(spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store: Store, settings: Settings) -> Receipt:
@@ -67,8 +65,8 @@ async def make(
     for array, image in zip(arrays, made, strict=True):
         pixels, valid = work.to_chips(array, image)
         written |= writer.write(array, shard.block, shard.bin_key, pixels, valid)
-        rows.extend(_summary_rows(array, shard.bin_key, work.places, pixels))
-    data = parquet_bytes(pa.Table.from_pylist(rows, schema=_SUMMARY))
+        rows.extend(summary_rows(array, shard.bin_key, work.places, pixels, work.class_areas))
+    data = parquet_bytes(pa.Table.from_pylist(rows, schema=SUMMARY))
     key = layout.summary(prefix, shard.key)
     store.put(key, data)
     written[key.removeprefix(f"{prefix}/")] = (len(data), "")
@@ -157,6 +155,8 @@ class _Work:
         self.places = {cell.chip_id: i for i, cell in enumerate(shard.block.cells()) if cell.chip_id in shard.chip_ids}
         self.sources = Sources(reader, self._bounds_in, _KERNEL_PX + 3 * self._border_px(self._finest_m()))
         self.notes: list[Note] = []
+        self.class_areas: dict[str, ClassAreas] = {}
+        """Of class rasters, by band."""
         self._scl: dict[str, RawImage | None] = {}
 
     def _finest_m(self) -> float:
@@ -184,7 +184,7 @@ class _Work:
         for scene, result in zip(self.scenes, results, strict=True):
             self._scl[scene.scene_id] = result[0] if result else None
             if result:
-                self.notes.extend(_class_notes(scene, result[0]))
+                self.notes.extend(Note(subject=scene.scene_id, text=t) for t in class_notes(result[0].pixels_yx))
 
     async def make_array(self, array: CubeArray) -> _Image:
         """All bands of one array, composited; the next band is read meanwhile."""
@@ -238,6 +238,8 @@ class _Work:
 
     async def _layers(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[str, Layer]:
         """A band of each scene that has it, by the scene's id."""
+        if self.kind.resampling in ("mean", "sum") or self.kind.kind == "classes":
+            return await self._by_area(scenes, band, grid)
         layers = await asyncio.gather(*(self._layer(scene, band, grid) for scene in scenes))
         return {scene.scene_id: layer for scene, layer in zip(scenes, layers, strict=True) if layer is not None}
 
@@ -245,7 +247,30 @@ class _Work:
         result = await self.sources.read(scene, band)
         return None if result is None else await asyncio.to_thread(self._place, *result, grid)
 
+    async def _by_area(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[str, Layer]:
+        """As `_layers`, for what needs all files of an observation at once: totals, and areas of classes."""
+        layers: dict[str, Layer] = {}
+        for group in self._groups(scenes):
+            results = await asyncio.gather(*(self.sources.read(scene, band) for scene in group))
+            found = {scene.scene_id: result for scene, result in zip(group, results, strict=True) if result}
+            if self.kind.kind == "classes":
+                layers |= {scene_id: self._place(*result, grid) for scene_id, result in found.items()}
+            sources = [_converted(*self._source(*result)) for result in found.values()]
+            if self.kind.kind == "classes":
+                chips = self.grid(self.spec.grid.chip_m)
+                codes, areas_yxm = await asyncio.to_thread(class_areas, sources, chips)
+                self.class_areas[band] = codes, cut(np.moveaxis(areas_yxm, -1, 0), self.shard.block.side)[:, :, 0, 0]
+            elif sources:
+                pixels, valid = await asyncio.to_thread(conserve, sources, grid, self.kind.resampling)
+                layers |= dict.fromkeys(found, Whole(pixels.astype(self.kind.dtype), valid))
+        return layers
+
     def _place(self, raw: RawImage, asset: Asset, grid: PixelGrid) -> Layer:
+        source, convert = self._source(raw, asset)
+        return layer_of(source, grid, self.kind.resampling, convert)
+
+    def _source(self, raw: RawImage, asset: Asset) -> tuple[SourceImage, Convert]:
+        """A file's pixels with the file's own mask, and how they become storage values."""
         nodata = raw.nodata if raw.nodata is not None else asset.nodata
         if nodata is None and self.kind.kind in ("s2-l2a", "classes"):
             nodata = 0.0  # both products define it so, whether or not a file says it
@@ -260,7 +285,7 @@ class _Work:
                 valid &= possible(pixels_yx, self.kind.limits, asset.scale, asset.offset_dn)
             return to_storage(pixels_yx, valid, self.kind, asset.scale, asset.offset_dn, asset.db), valid
 
-        return layer_of(SourceImage(raw.pixels_yx, mask, raw.epsg, raw.transform), grid, self.kind.resampling, convert)
+        return SourceImage(raw.pixels_yx, mask, raw.epsg, raw.transform), convert
 
     def _clear(self, scene: Scene, grid: PixelGrid) -> Mask | None:
         if self.kind.kind != "s2-l2a":
@@ -331,58 +356,10 @@ def _ordered(spec: RunSpec, shard: Shard, scenes: Iterable[Scene]) -> list[Scene
     return sorted(chosen, key=lambda s: (-s.moment.timestamp() if static else s.moment.timestamp(), s.tile, s.scene_id))
 
 
-def _class_notes(scene: Scene, raw: RawImage) -> list[Note]:
-    notes = []
-    for code, count in undefined_classes(raw.pixels_yx).items():
-        text = f"scene classification holds code {code}, which the legend does not have, in {count} pixels; left out"
-        notes.append(Note(subject=scene.scene_id, text=text))
-    codes, counts = np.unique(raw.pixels_yx, return_counts=True)
-    shares = {int(c): float(n) / raw.pixels_yx.size for c, n in zip(codes, counts, strict=True)}
-    if shares.get(11, 0.0) >= _SNOW_NOTE_SHARE:
-        top = ", ".join(
-            f"{SCL_NAMES.get(c, c)} {100 * s:.1f} %" for c, s in sorted(shares.items(), key=lambda p: -p[1])[:3]
-        )
-        notes.append(Note(subject=scene.scene_id, text=f"{top}: cloud is often taken for snow, have a look"))
-    return notes
-
-
-def _summary_rows(
-    array: CubeArray, bin_key: str, places: dict[str, int], pixels_cbyx: NDArray[np.generic]
-) -> list[dict[str, object]]:
-    """Per chip and band: count, mean and squared deviations on the scale that models see; per class its pixels."""
-    kind = array.spec.info
-    rows: list[dict[str, object]] = []
-    for chip_id, place in places.items():
-        for b, band in enumerate(array.band_names):
-            stored = pixels_cbyx[place, b]
-            about = {"chip_id": chip_id, "bin": bin_key, "array": array.name, "band": band}
-            if kind.kind == "classes":
-                codes, counts = np.unique(stored[stored != int(kind.fill)], return_counts=True)
-                rows.extend(about | {"code": int(code), "n": int(n)} for code, n in zip(codes, counts, strict=True))
-                continue
-            if stored.dtype == np.uint16 and kind.fill == 0 and kind.model_scale != "db":
-                sums = moments_of_stored(stored, kind.scale_factor, kind.add_offset)
-            else:
-                good = valid_pixels(stored, None if np.isnan(kind.fill) else kind.fill)
-                values = stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset
-                sums = moments_of(10 * np.log10(values[values > 0]) if kind.model_scale == "db" else values)
-            rows.append(about | {"n": sums.n, "mean": sums.mean, "m2": sums.m2})
-    return rows
+def _converted(source: SourceImage, convert: Convert) -> SourceImage:
+    pixels, valid = convert(source.pixels_yx, source.valid_yx)
+    return replace(source, pixels_yx=pixels, valid_yx=valid)
 
 
 def _index(distance: float, pixel: float) -> int:
     return max(round(distance / pixel), 0)
-
-
-_SUMMARY = pa.schema(
-    [
-        ("chip_id", pa.string()),
-        ("bin", pa.string()),
-        ("array", pa.string()),
-        ("band", pa.string()),
-        ("code", pa.int32()),
-        ("n", pa.int64()),
-        ("mean", pa.float64()),
-        ("m2", pa.float64()),
-    ]
-)

@@ -1,6 +1,6 @@
 """Stage `publish`: what the chips are worth knowing about, in four tables.
 
-chips.parquet      GeoParquet, one row a chip: where it is, its split, how valid it is, its class proportions
+chips.parquet      GeoParquet, one row a chip: where it is, its split, how valid it is, its class proportions by area
 bandstats.parquet  one row a chip, bin, array and band: count, mean, standard deviation
 ledger.parquet     one row for every chip x sensor x bin with its outcome, and for every file and scene that was
                    lost, replaced or left out, with the cause
@@ -87,14 +87,14 @@ def _chips(plan: Plan, axes: Axes, splits: Sequence[Split], receipts: Sequence[R
     names = sorted({key for row in rows.values() for key in row if key.startswith("valid:")})
     columns: dict[str, pa.Array] = {field.name: _column(rows, field.name, field.type) for field in _CHIPS}
     columns |= {name: _column(rows, name, pa.float64()) for name in names}
-    counts: dict[tuple[str, str], dict[int, int]] = {}
+    areas: dict[tuple[str, str], dict[int, float]] = {}
     for row in labels.to_pylist():
-        counts.setdefault((row["array"], row["chip_id"]), {})[row["code"]] = row["n"]
-    codes = sorted({(array, code) for (array, _), by_code in counts.items() for code in by_code})
+        areas.setdefault((row["array"], row["chip_id"]), {})[row["code"]] = row["area_m2"]
+    codes = sorted({(array, code) for (array, _), by_code in areas.items() for code in by_code})
     for array, code in codes:
         shares = []
         for chip_id in rows:
-            by_code = counts.get((array, chip_id), {})
+            by_code = areas.get((array, chip_id), {})
             total = sum(by_code.values())
             shares.append(by_code.get(code, 0) / total if total else None)
         columns[f"share:{array}:{code}"] = pa.array(shares, pa.float64())
@@ -109,7 +109,7 @@ def _bandstats(summary: pa.Table) -> pa.Table:
     n = summary["n"].to_numpy()
     std = np.sqrt(summary["m2"].to_numpy() / np.maximum(n, 1))
     return (
-        summary.drop_columns(["code", "m2"])
+        summary.drop_columns(["code", "m2", "area_m2"])
         .append_column("std", pa.array(std, pa.float64()))
         .sort_by([("chip_id", "ascending"), ("bin", "ascending"), ("array", "ascending"), ("band", "ascending")])
     )

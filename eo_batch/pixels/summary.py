@@ -1,0 +1,69 @@
+"""What is kept of every chip beside its pixels: sums from which statistics and class shares are made.
+
+Legend: c chips of the block, b bands, y rows, x columns, m classes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eo_batch.core.spec import CubeArray
+from eo_batch.pixels.moments import moments_of, moments_of_stored
+from eo_batch.pixels.radiometry import valid_pixels
+
+ClassAreas = tuple[NDArray[Any], NDArray[np.float64]]
+"""Codes (m), and the area of each in every chip of the block, square metres (c, m)."""
+
+
+_NONE: ClassAreas = np.zeros(0, np.uint16), np.zeros((0, 0))
+
+
+def summary_rows(
+    array: CubeArray,
+    bin_key: str,
+    places: Mapping[str, int],
+    pixels_cbyx: NDArray[np.generic],
+    areas: Mapping[str, ClassAreas],
+) -> list[dict[str, object]]:
+    """Per chip and band: count, mean and squared deviations on the scale that models see; per class its pixels, and the
+    area that it takes of the chip in the files' own pixels (`areas`, by band)."""
+    kind = array.spec.info
+    rows: list[dict[str, object]] = []
+    for chip_id, place in places.items():
+        for b, band in enumerate(array.band_names):
+            stored = pixels_cbyx[place, b]
+            about = {"chip_id": chip_id, "bin": bin_key, "array": array.name, "band": band}
+            if kind.kind == "classes":
+                pixels = dict(zip(*np.unique(stored, return_counts=True), strict=True))
+                codes, areas_cm = areas.get(band, _NONE)  # none where no file reaches the block
+                for code, area in zip(codes, areas_cm[place] if len(codes) else (), strict=True):
+                    if area > 0:
+                        rows.append(about | {"code": int(code), "n": int(pixels.get(code, 0)), "area_m2": float(area)})
+                continue
+            if stored.dtype == np.uint16 and kind.fill == 0 and kind.model_scale != "db":
+                sums = moments_of_stored(stored, kind.scale_factor, kind.add_offset)
+            else:
+                good = valid_pixels(stored, None if np.isnan(kind.fill) else kind.fill)
+                values = stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset
+                sums = moments_of(10 * np.log10(values[values > 0]) if kind.model_scale == "db" else values)
+            rows.append(about | {"n": sums.n, "mean": sums.mean, "m2": sums.m2})
+    return rows
+
+
+SUMMARY = pa.schema(
+    [
+        ("chip_id", pa.string()),
+        ("bin", pa.string()),
+        ("array", pa.string()),
+        ("band", pa.string()),
+        ("code", pa.int32()),
+        ("n", pa.int64()),
+        ("area_m2", pa.float64()),
+        ("mean", pa.float64()),
+        ("m2", pa.float64()),
+    ]
+)
+"""Columns of a shard's summary."""
