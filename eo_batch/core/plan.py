@@ -16,7 +16,7 @@ import shapely
 from eo_batch.core.digest import JsonValue, digest
 from eo_batch.core.errors import PlanError, RadiometryError
 from eo_batch.core.grid import Block, Cell, PlannedCell, block_of, cells_of_area
-from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.scenes import Asset, Scene, pair_days
 from eo_batch.core.spec import CubeArray, RunSpec, SensorSpec
 from eo_batch.core.timebins import STATIC_KEY
 from eo_batch.core.utm import Floats, project
@@ -154,6 +154,7 @@ def make_plan(spec: RunSpec, scenes: Sequence[Scene], chips_digest: str) -> Plan
         arrays = [array for array in spec.arrays() if array.sensor == name]
         for bin_key in spec.bins_of(sensor):
             in_bin = _in_bin(found, spec, sensor, bin_key)
+            _check_phases(name, sensor, bin_key, in_bin)
             for number, block in enumerate(blocks):
                 chosen = [scene for scene in in_bin if number in reach[scene.scene_id]]
                 shards.append(_shard(len(shards), name, block, bin_key, by_block[block], chosen, arrays, chips_digest))
@@ -233,6 +234,18 @@ def _check_memory(shards: Sequence[Shard], spec: RunSpec) -> None:
         )
 
 
+def _check_phases(name: str, sensor: SensorSpec, bin_key: str, scenes: Sequence[Scene]) -> None:
+    if "unwrapped_phase" not in [band.name for band in sensor.read_rows()]:
+        return
+    days = sorted({pair_days(scene.pair) for scene in scenes if scene.pair is not None})
+    if len(days) > 1:
+        raise PlanError(
+            f"sensors.{name}: bin {bin_key} holds pairs of {', '.join(map(str, days))} days, whose phases must not be "
+            "averaged; store phase_rate instead of unwrapped_phase, or choose one length with min_baseline_days and "
+            "max_baseline_days, or a shorter time.step"
+        )
+
+
 def _in_bin(scenes: Sequence[Scene], spec: RunSpec, sensor: SensorSpec, bin_key: str) -> list[Scene]:
     if bin_key == STATIC_KEY:
         return list(scenes)
@@ -245,9 +258,13 @@ def observation_day(scene: Scene, near_lon: float | None = None) -> str:
 
     Days are counted by the sun (15° an hour), since the UTC day can change within one pass.
 
+    Interferograms are told apart by both their days instead.
+
     near_lon: longitude of the ground that the mosaic is for, degrees. Without it the scene's own counts, by which
     one pass over the antimeridian falls on two days: the calendar's date changes there.
     """
+    if scene.pair is not None:
+        return scene.pair
     lon = _middle_lon(scene) if near_lon is None else near_lon
     return str((scene.moment + timedelta(hours=lon / 15)).date())
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from eo_batch.core.errors import SpecError
 
-Kind = Literal["s2-l2a", "s1", "dem", "classes", "continuous"]
+Kind = Literal["s2-l2a", "s1", "dem", "classes", "continuous", "coherence", "interferogram"]
 Resampling = Literal["nearest", "bilinear", "mean", "sum"]
 """Classes: nearest; measurements: bilinear; rates: mean by area; counts: dealt out by area, so that totals are kept."""
 Scale = Literal["linear", "db"]
@@ -171,7 +171,45 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         static=True,
         model_scale="linear",
     ),
+    "coherence": SensorKind(
+        kind="coherence",
+        title="Interferometric coherence",
+        collections=(),
+        bands=(),
+        # As the global seasonal data set (GSSIC) stores it: hundredths, 0 is no data.
+        dtype="uint8",
+        fill=0,
+        scale_factor=0.01,
+        add_offset=0.0,
+        units="1",
+        resampling="bilinear",
+        static=False,
+        model_scale="linear",
+        limits=(0.0, 1.0),
+    ),
+    "interferogram": SensorKind(
+        kind="interferogram",
+        title="Interferograms of pairs of dates",
+        collections=(),
+        bands=(
+            Band("coherence", ("coherence",), 10),
+            Band("unwrapped_phase", ("unwrapped_phase",), 10, units="radian"),
+            # The same file, divided by the days of its pair: what pairs of different length have in common.
+            Band("phase_rate", ("unwrapped_phase",), 10, units="radian day-1"),
+        ),
+        dtype="float32",
+        fill=float("nan"),
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="1",
+        resampling="bilinear",
+        static=False,
+        model_scale="linear",
+    ),
 }
+
+ZERO_IS_NODATA = ("s2-l2a", "classes", "coherence", "interferogram")
+"""Kinds that define 0 as no data, whether or not a file says it."""
 
 SCL_ASSETS = ("SCL", "scl")
 """Asset keys of Sentinel-2's scene classification."""

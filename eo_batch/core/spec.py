@@ -97,24 +97,28 @@ class GridSpec(Section):
         return self
 
 
-_FIELDS_OF_KIND = {"continuous": ("resampling", "units", "dated")}
+_FIELDS_OF_KIND = {
+    "continuous": ("resampling", "units", "dated"),
+    "interferogram": ("min_baseline_days", "max_baseline_days"),
+}
 """Fields of a sensor that mean nothing for other kinds."""
 
 
 class SensorSpec(Section):
     """One product on the lattice."""
 
-    kind: Literal["s2-l2a", "s1", "dem", "classes", "continuous"]
+    kind: Literal["s2-l2a", "s1", "dem", "classes", "continuous", "coherence", "interferogram"]
     """What the product is."""
     collections: tuple[str, ...] = ()
     """STAC collections to search; empty means the kind's usual ones."""
     bands: tuple[str, ...] = ()
-    """Bands to store, by canonical name; empty means B02 B03 B04 B08 for Sentinel-2 and all bands that have files for
-    other kinds. Computed from others: VV/VH of `s1`; slope, aspect (degrees clockwise from grid north, none if flat),
-    eastness and northness (sine and cosine of aspect, times the sine of slope; 0 where flat) of `dem`."""
+    """Bands to store, by canonical name; empty means B02 B03 B04 B08 for Sentinel-2, coherence and phase_rate for
+    interferograms, and all bands that have files for other kinds. Computed from others: VV/VH of `s1`; slope, aspect
+    (degrees clockwise from grid north, none if flat), eastness and northness (sine and cosine of aspect, times the
+    sine of slope; 0 if flat) of `dem`; phase_rate of `interferogram` (phase divided by the days of its pair)."""
     assets: dict[str, str] = Field(default_factory=dict)
-    """Asset key of a band where it is not a usual one, as {band: key}. Names the bands of `classes` and
-    `continuous`."""
+    """Asset key of a band where it is not a usual one, as {band: key}. Names the bands of `classes`,
+    `continuous` and `coherence`."""
     legend: dict[int, str] = Field(default_factory=dict)
     """Names of class codes, for people; changes no pixel."""
     composite: Literal["median", "mean"] = "median"
@@ -144,6 +148,10 @@ class SensorSpec(Section):
     """Continuous rasters: physical unit, as UDUNITS writes it."""
     dated: bool = False
     """Continuous rasters: whether images belong to time bins, as a series does, and not to all time, as a map does."""
+    min_baseline_days: Annotated[float, Field(ge=0)] = 0.0
+    """Interferograms: pairs whose two dates are closer than this are left out, days."""
+    max_baseline_days: Annotated[float, Field(gt=0)] = 366.0
+    """Interferograms: pairs whose two dates are further apart are left out, days."""
     catalog: str | None = None
     """Catalogue of this sensor, if not the run's."""
 
@@ -195,7 +203,8 @@ class SensorSpec(Section):
         """The chosen bands; keys given under `assets` come first in each."""
         table = {band.name: band for band in self.info.bands}
         filed = tuple(name for name, band in table.items() if not band.derived_from)
-        usual = ("B02", "B03", "B04", "B08") if self.kind == "s2-l2a" else filed or tuple(self.assets)
+        some = {"s2-l2a": ("B02", "B03", "B04", "B08"), "interferogram": ("coherence", "phase_rate")}
+        usual = some.get(self.kind) or filed or tuple(self.assets)
         return tuple(self._row(name) for name in self.bands or usual)
 
     def read_rows(self) -> tuple[Band, ...]:
@@ -320,7 +329,8 @@ class RunSpec(Section):
         if sensor.kind == "s2-l2a":
             # 60 m bands share the 20 m array: one array less for a resampling that is written in its attributes.
             return min(band.native_m, 20.0) * sensor.pixel_scale
-        return self.grid.gsd_m if not sensor.info.bands or sensor.kind == "dem" else band.native_m * sensor.pixel_scale
+        own = sensor.kind in ("dem", "interferogram") or not sensor.info.bands
+        return self.grid.gsd_m if own else band.native_m * sensor.pixel_scale
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from eo_batch.core.errors import CatalogError
 from eo_batch.core.radiometry import baseline_of, s2_offset
-from eo_batch.core.scenes import Affine6, Asset, Scene
+from eo_batch.core.scenes import Affine6, Asset, Scene, pair_days
 from eo_batch.core.sensors import SCL_ASSETS
 from eo_batch.core.spec import SensorSpec
 
@@ -33,7 +33,7 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
     try:
         item_id = str(item["id"])
         properties: Mapping[str, Any] = item["properties"]
-        moment = _moment(properties)
+        moment = _moment(properties, of_interval=sensor.kind in ("coherence", "interferogram"))
         bbox = _bbox(item)
         raw_assets: Mapping[str, Mapping[str, Any]] = item["assets"]
     except (KeyError, TypeError, ValueError) as error:
@@ -41,6 +41,10 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
             f"item {item.get('id', '(no id)')} of {base_href} is not a usable STAC item: {error!r}"
         ) from error
     refusals: list[str] = []
+    pair = None
+    if sensor.kind == "interferogram":
+        pair, refusal = _pair(properties, sensor)
+        refusals.extend([refusal] if refusal else [])
     assets: list[Asset] = []
     wanted = [(band.name, band.assets) for band in sensor.read_rows()]
     if sensor.kind == "s2-l2a":
@@ -51,6 +55,8 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
             refusals.append(f"no asset for {band} (looked for {', '.join(keys)})")
             continue
         asset, refusal = _asset(band, raw, item, properties, sensor, base_href)
+        if band == "phase_rate" and pair is not None:
+            asset = replace(asset, scale=asset.scale / pair_days(pair))
         assets.append(asset)
         if refusal:
             refusals.append(refusal)
@@ -68,6 +74,7 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
         cloud_pct=_float(properties.get("eo:cloud_cover")),
         assets=tuple(assets),
         refusal="; ".join(dict.fromkeys(refusals)) or None,
+        pair=pair,
         ambiguous=any("declare sensors" in refusal for refusal in refusals),
     )
 
@@ -140,7 +147,7 @@ def _asset(
             refusal = (
                 f"{band}: the file is not map-projected (ground range); it needs calibration and terrain correction"
             )
-    elif sensor.kind == "continuous":
+    elif sensor.kind in ("continuous", "coherence", "interferogram"):
         scale = float(first.get("scale") or 1.0)
         offset_dn = float(first.get("offset") or 0.0) / scale
     asset = Asset(
@@ -212,8 +219,25 @@ def _shape(value: Any) -> tuple[int, int] | None:
     return int(value[0]), int(value[1])
 
 
-def _moment(properties: Mapping[str, Any]) -> datetime:
-    if properties.get("datetime"):
+def _pair(properties: Mapping[str, Any], sensor: SensorSpec) -> tuple[str | None, str | None]:
+    """The two days of an interferogram, and why it can't be used."""
+    first, second = properties.get("start_datetime"), properties.get("end_datetime")
+    if not first or not second:
+        return None, "the item does not name the two dates of its pair (start_datetime, end_datetime)"
+    pair = f"{_parse(str(first)).date()}/{_parse(str(second)).date()}"
+    days = pair_days(pair)
+    if days < 1:
+        return None, f"its two dates are one or in the wrong order ({pair})"
+    if not sensor.min_baseline_days <= days <= sensor.max_baseline_days:
+        window = f"{sensor.min_baseline_days:g} to {sensor.max_baseline_days:g}"
+        return pair, f"temporal baseline of {days} days is outside {window}"
+    return pair, None
+
+
+def _moment(properties: Mapping[str, Any], of_interval: bool) -> datetime:
+    """The item's time; the middle of its interval where it has no time, or where the interval is what counts."""
+    whole = properties.get("start_datetime") and properties.get("end_datetime")
+    if properties.get("datetime") and not (of_interval and whole):
         return _parse(str(properties["datetime"]))
     start, end = _parse(str(properties["start_datetime"])), _parse(str(properties["end_datetime"]))
     return start + (end - start) / 2

@@ -201,6 +201,7 @@ _SCENES = pa.schema(
         ("spare", pa.string()),
         ("spare_id", pa.string()),
         ("refusal", pa.string()),
+        ("pair", pa.string()),
         ("ambiguous", pa.bool_()),
     ]
 )

@@ -35,7 +35,8 @@ def to_storage(
     """Values in the cube's storage encoding: stored * kind.scale_factor + kind.add_offset is physical.
 
     Sentinel-2: (DN + offset) in ESA's present encoding, 1 to 65535, so that correction leaves dark pixels apart
-    from no data. Sentinel-1: linear power. Invalid pixels come out as 0; validity travels beside them.
+    from no data. Sentinel-1: linear power. Valid values stored as whole numbers never become 0, which is their fill.
+    Invalid pixels come out as 0; validity travels beside them.
     """
     if kind.kind == "s2-l2a":
         shift = round(offset_dn - kind.add_offset / kind.scale_factor)
@@ -51,6 +52,10 @@ def to_storage(
     values = (np.where(valid_yx, pixels_yx, 0).astype(np.float64) + offset_dn) * scale
     if is_db:
         values = 10.0 ** (values / 10.0)
+    if np.issubdtype(np.dtype(kind.dtype), np.integer):
+        info = np.iinfo(kind.dtype)
+        stored = np.clip(np.rint((values - kind.add_offset) / kind.scale_factor), kind.fill + 1, info.max)
+        return np.where(valid_yx, stored, 0).astype(kind.dtype)
     return np.where(valid_yx, values, 0).astype(np.float32)
 
 

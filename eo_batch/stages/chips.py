@@ -18,6 +18,7 @@ from eo_batch.core.identity import Identity
 from eo_batch.core.plan import Axes, Shard, asset_bounds, observation_day
 from eo_batch.core.receipts import ChipState, Note, Receipt
 from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.sensors import ZERO_IS_NODATA
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.io.cube import CubeWriter
 from eo_batch.io.rasters import AssetReader, RasterReader
@@ -272,9 +273,11 @@ class _Work:
     def _source(self, raw: RawImage, asset: Asset) -> tuple[SourceImage, Convert]:
         """A file's pixels with the file's own mask, and how they become storage values."""
         nodata = raw.nodata if raw.nodata is not None else asset.nodata
-        if nodata is None and self.kind.kind in ("s2-l2a", "classes"):
-            nodata = 0.0  # both products define it so, whether or not a file says it
+        if nodata is None and self.kind.kind in ZERO_IS_NODATA:
+            nodata = 0.0
         mask: Mask = raw.mask_yx if raw.mask_yx is not None else np.broadcast_to(np.True_, raw.pixels_yx.shape)
+        if self.kind.kind == "coherence" and asset.scale == 1 and np.issubdtype(raw.pixels_yx.dtype, np.integer):
+            asset = replace(asset, scale=0.01)  # whole numbers hold no fractions: they are hundredths
         if self.kind.kind == "s1" and raw.epsg != _GEOGRAPHIC:
             valid = valid_pixels(raw.pixels_yx, nodata) & mask
             mask = valid & ~swath_border(valid, self._border_px(abs(raw.transform[0])))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 from eo_batch.core.errors import PlanError, SpecError
@@ -58,12 +59,15 @@ def _search(spec: RunSpec, settings: Settings, on_found: OnFound | None) -> list
         lat = max(abs(b) for box in bounds for b in (box[1], box[3]))
         margin = reach_m / (111_000 * max(math.cos(math.radians(lat)), 0.1))
         static = sensor.info.static
+        # Pairs and seasons count by their middle; catalogues search by one of their ends.
+        interval_days = {"interferogram": sensor.max_baseline_days, "coherence": 366.0}.get(sensor.kind, 0.0)
+        reach = timedelta(days=math.ceil(interval_days / 2))
         query = Query(
             catalog,
             collections,
             search_boxes([(b[0], b[1], b[2], b[3]) for b in bounds], margin),
-            None if static else spec.time.start,
-            None if static else spec.time.end,
+            None if static else spec.time.start - reach,
+            None if static else spec.time.end + reach,
         )
         found = search(query, settings, partial(on_found, name) if on_found else None)
         if not found.items:
