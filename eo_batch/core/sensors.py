@@ -8,7 +8,7 @@ from typing import Literal
 
 from eo_batch.core.errors import SpecError
 
-Kind = Literal["s2-l2a", "s1", "dem", "classes", "continuous", "coherence", "interferogram"]
+Kind = Literal["s2-l2a", "s1", "dem", "classes", "continuous", "coherence", "interferogram", "points", "polygons"]
 Resampling = Literal["nearest", "bilinear", "mean", "sum"]
 """Classes: nearest; measurements: bilinear; rates: mean by area; counts: dealt out by area, so that totals are kept."""
 Scale = Literal["linear", "db"]
@@ -206,8 +206,40 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         static=False,
         model_scale="linear",
     ),
+    "points": SensorKind(
+        kind="points",
+        title="Points in each pixel",
+        collections=(),
+        bands=(),
+        dtype="float32",
+        fill=float("nan"),
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="1",
+        resampling="sum",
+        static=True,
+        model_scale="linear",
+    ),
+    "polygons": SensorKind(
+        kind="polygons",
+        title="Share of each pixel that polygons cover",
+        collections=(),
+        bands=(),
+        dtype="float32",
+        fill=float("nan"),
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="1",
+        resampling="mean",
+        static=True,
+        model_scale="linear",
+    ),
 }
 
+VECTORS = ("points", "polygons")
+"""Kinds whose files are vectors."""
+LABELS = ("classes", *VECTORS)
+"""Kinds that encoders don't see: what is to be predicted."""
 ZERO_IS_NODATA = ("s2-l2a", "classes", "coherence", "interferogram")
 """Kinds that define 0 as no data, whether or not a file says it."""
 

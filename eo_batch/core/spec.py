@@ -15,7 +15,7 @@ from shapely.geometry import MultiPolygon
 from eo_batch.core.area import area_from_bbox, area_from_geojson
 from eo_batch.core.errors import SpecError
 from eo_batch.core.learning import EmbedSpec, PretrainSpec, ProbeSpec
-from eo_batch.core.sensors import SCL_INVALID, SENSOR_KINDS, Band, SensorKind
+from eo_batch.core.sensors import SCL_INVALID, SENSOR_KINDS, VECTORS, Band, Kind, SensorKind
 from eo_batch.core.timebins import STATIC_KEY, TimeBin, check_step, time_bins
 
 
@@ -99,6 +99,7 @@ class GridSpec(Section):
 
 _FIELDS_OF_KIND = {
     "continuous": ("resampling", "units", "dated"),
+    "vectors": ("where",),
     "interferogram": ("min_baseline_days", "max_baseline_days"),
 }
 """Fields of a sensor that mean nothing for other kinds."""
@@ -107,7 +108,7 @@ _FIELDS_OF_KIND = {
 class SensorSpec(Section):
     """One product on the lattice."""
 
-    kind: Literal["s2-l2a", "s1", "dem", "classes", "continuous", "coherence", "interferogram"]
+    kind: Kind
     """What the product is."""
     collections: tuple[str, ...] = ()
     """STAC collections to search; empty means the kind's usual ones."""
@@ -118,7 +119,7 @@ class SensorSpec(Section):
     sine of slope; 0 if flat) of `dem`; phase_rate of `interferogram` (phase divided by the days of its pair)."""
     assets: dict[str, str] = Field(default_factory=dict)
     """Asset key of a band where it is not a usual one, as {band: key}. Names the bands of `classes`,
-    `continuous` and `coherence`."""
+    `continuous`, `coherence`, `points` and `polygons`."""
     legend: dict[int, str] = Field(default_factory=dict)
     """Names of class codes, for people; changes no pixel."""
     composite: Literal["median", "mean"] = "median"
@@ -140,7 +141,7 @@ class SensorSpec(Section):
     bands."""
     pixel_m: Annotated[float, Field(gt=0)] | None = None
     """Pixel size of all bands in the cube, metres; empty means each band's own (native, or twice the finest
-    for 20 m and 60 m bands)."""
+    for 20 m and 60 m bands); a whole chip for points."""
     resampling: Literal["bilinear", "mean", "sum"] | None = None
     """Continuous rasters: bilinear (if empty), or weighted by area: `mean` for rates such as tree cover, `sum` for
     counts such as people, whose total is kept."""
@@ -152,6 +153,9 @@ class SensorSpec(Section):
     """Interferograms: pairs whose two dates are closer than this are left out, days."""
     max_baseline_days: Annotated[float, Field(gt=0)] = 366.0
     """Interferograms: pairs whose two dates are further apart are left out, days."""
+    where: dict[str, tuple[str | int, ...]] = Field(default_factory=dict)
+    """Points and polygons: only features whose property has one of the values, as {property: [value, …]}; name every
+    spelling that is meant."""
     catalog: str | None = None
     """Catalogue of this sensor, if not the run's."""
 
@@ -171,8 +175,10 @@ class SensorSpec(Section):
     @model_validator(mode="after")
     def _only_of_its_kind(self) -> Self:
         for name, fields in _FIELDS_OF_KIND.items():
+            fits = self.kind == name or (name == "vectors" and self.kind in VECTORS)
             for field in fields:
-                if self.kind != name and getattr(self, field) != type(self).model_fields[field].default:
+                default = type(self).model_fields[field].get_default(call_default_factory=True)
+                if not fits and getattr(self, field) != default:
                     raise ValueError(
                         f"{field}={getattr(self, field)!r} is for kind {name}, not {self.kind}; leave it out"
                     )
@@ -329,6 +335,8 @@ class RunSpec(Section):
         if sensor.kind == "s2-l2a":
             # 60 m bands share the 20 m array: one array less for a resampling that is written in its attributes.
             return min(band.native_m, 20.0) * sensor.pixel_scale
+        if sensor.kind == "points":
+            return float(self.grid.chip_m)  # one count a chip: positions are seldom as good as a pixel
         own = sensor.kind in ("dem", "interferogram") or not sensor.info.bands
         return self.grid.gsd_m if own else band.native_m * sensor.pixel_scale
 

@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from eo_batch.core.errors import CatalogError
 from eo_batch.core.radiometry import baseline_of, s2_offset
 from eo_batch.core.scenes import Affine6, Asset, Scene, pair_days
-from eo_batch.core.sensors import SCL_ASSETS
+from eo_batch.core.sensors import SCL_ASSETS, VECTORS
 from eo_batch.core.spec import SensorSpec
 
 Item = Mapping[str, Any]
@@ -150,12 +150,19 @@ def _asset(
     elif sensor.kind in ("continuous", "coherence", "interferogram"):
         scale = float(first.get("scale") or 1.0)
         offset_dn = float(first.get("offset") or 0.0) / scale
+    epsg = _epsg(raw) or _epsg(properties)
+    transform = _affine(raw.get("proj:transform") or properties.get("proj:transform"))
+    shape = _shape(raw.get("proj:shape") or properties.get("proj:shape"))
+    if sensor.kind in VECTORS:  # the item's box is the ground that they speak of: one pixel, as it were
+        west, south, east, north = _bbox(item)
+        epsg, shape = 4326, (1, 1)
+        transform = ((east - west) % 360.0, 0.0, west, 0.0, south - north, north)
     asset = Asset(
         band=band,
         href=href,
-        epsg=_epsg(raw) or _epsg(properties),
-        transform=_affine(raw.get("proj:transform") or properties.get("proj:transform")),
-        shape=_shape(raw.get("proj:shape") or properties.get("proj:shape")),
+        epsg=epsg,
+        transform=transform,
+        shape=shape,
         nodata=_float(first.get("nodata")),
         scale=scale,
         offset_dn=offset_dn,

@@ -40,15 +40,23 @@ class AssetReader:
         self._settings = settings
         self._budget = ByteBudget(settings.inflight_bytes)
 
-    async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
-        """See `RasterReader`."""
+    async def whole(self, asset: Asset) -> tuple[bytes, int, int]:
+        """A file's bytes, the bytes that were fetched, and the requests. Raises ReadError."""
+        fetcher, key = self._fetcher(asset)
+        return await fetcher.whole(key), fetcher.bytes_in, fetcher.requests
+
+    def _fetcher(self, asset: Asset) -> tuple[Fetcher, str]:
         try:
             client, key = open_asset(asset.href, self._settings)
         except StoreError as error:
             raise ReadError(asset.href, classify(error), str(error)) from error
         except ValueError as error:
             raise ReadError(asset.href, "missing", f"the catalogue's address is none: {error}") from error
-        fetcher = Fetcher(client, asset.href, self._budget)
+        return Fetcher(client, asset.href, self._budget), key
+
+    async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
+        """See `RasterReader`."""
+        fetcher, key = self._fetcher(asset)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # striped files: told apart below

@@ -52,6 +52,14 @@ def conserve(sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling) -
     return np.where(valid, mean, 0.0).reshape(grid.shape), valid.reshape(grid.shape)
 
 
+def overlaid(sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling) -> tuple[Floats, Mask]:
+    """Images that are on `grid` already and repeat no ground's content: counts are added (`sum`), of shares the largest
+    is taken; values and validity, (y, x)."""
+    valid = np.any([source.valid_yx for source in sources], axis=0)
+    layers = [np.where(source.valid_yx, source.pixels_yx, 0).astype(np.float64) for source in sources]
+    return (np.sum(layers, axis=0) if how == "sum" else np.max(layers, axis=0)), valid
+
+
 def class_areas(sources: Sequence[SourceImage], grid: PixelGrid) -> tuple[NDArray[Any], Floats]:
     """Codes (m), ascending, and the area of each in every cell of `grid`, (y, x, m), square units of the grid.
 

@@ -13,22 +13,23 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eo_batch.core import layout
-from eo_batch.core.grid import block_longitude
+from eo_batch.core.grid import Block, block_longitude
 from eo_batch.core.identity import Identity
 from eo_batch.core.plan import Axes, Shard, asset_bounds, observation_day
 from eo_batch.core.receipts import ChipState, Note, Receipt
 from eo_batch.core.scenes import Asset, Scene
-from eo_batch.core.sensors import ZERO_IS_NODATA
+from eo_batch.core.sensors import VECTORS, ZERO_IS_NODATA
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.io.cube import CubeWriter
 from eo_batch.io.rasters import AssetReader, RasterReader
 from eo_batch.io.sources import Sources, in_order
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes
+from eo_batch.io.vectors import VectorReader
 from eo_batch.io.windows import RawImage
 from eo_batch.pixels import composite
 from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
-from eo_batch.pixels.areas import class_areas, conserve
+from eo_batch.pixels.areas import class_areas, conserve, overlaid
 from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import cut
 from eo_batch.pixels.derived import derive, halo_px
@@ -47,7 +48,13 @@ _GEOGRAPHIC = 4326
 
 def run(spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store: Store, settings: Settings) -> Receipt:
     """Make one shard. Raises ShardFailed, StoreError."""
-    return asyncio.run(make(spec, shard, scenes, axes, store, AssetReader(settings)))
+    files = AssetReader(settings)
+    reader: RasterReader = files
+    sensor = spec.sensors[shard.sensor]
+    if sensor.kind in VECTORS:
+        (array,) = (array for array in spec.arrays() if array.sensor == shard.sensor)
+        reader = VectorReader(files, sensor, grid_of(shard.block, array.pixel_m))
+    return asyncio.run(make(spec, shard, scenes, axes, store, reader))
 
 
 async def make(
@@ -169,9 +176,7 @@ class _Work:
 
     def grid(self, pixel_m: float) -> PixelGrid:
         """The block's grid at a pixel size."""
-        x_min, _, x_max, y_max = self.shard.block.bounds
-        size = round((x_max - x_min) / pixel_m)
-        return PixelGrid(self.shard.block.epsg, x_min, y_max, pixel_m, size, size)
+        return grid_of(self.shard.block, pixel_m)
 
     def _bounds_in(self, epsg: int) -> tuple[float, float, float, float]:
         grid = self.grid(self._finest_m()).grown(halo_px([band.name for band in self.sensor.band_rows()]))
@@ -262,7 +267,8 @@ class _Work:
                 codes, areas_yxm = await asyncio.to_thread(class_areas, sources, chips)
                 self.class_areas[band] = codes, cut(np.moveaxis(areas_yxm, -1, 0), self.shard.block.side)[:, :, 0, 0]
             elif sources:
-                pixels, valid = await asyncio.to_thread(conserve, sources, grid, self.kind.resampling)
+                join = overlaid if self.kind.kind in VECTORS else conserve
+                pixels, valid = await asyncio.to_thread(join, sources, grid, self.kind.resampling)
                 layers |= dict.fromkeys(found, Whole(pixels.astype(self.kind.dtype), valid))
         return layers
 
@@ -357,6 +363,13 @@ def _ordered(spec: RunSpec, shard: Shard, scenes: Iterable[Scene]) -> list[Scene
     chosen = [scene for scene in scenes if scene.sensor == shard.sensor and scene.scene_id in wanted]
     static = spec.sensors[shard.sensor].info.static
     return sorted(chosen, key=lambda s: (-s.moment.timestamp() if static else s.moment.timestamp(), s.tile, s.scene_id))
+
+
+def grid_of(block: Block, pixel_m: float) -> PixelGrid:
+    """A block's grid at a pixel size."""
+    x_min, _, x_max, y_max = block.bounds
+    size = round((x_max - x_min) / pixel_m)
+    return PixelGrid(block.epsg, x_min, y_max, pixel_m, size, size)
 
 
 def _converted(source: SourceImage, convert: Convert) -> SourceImage:

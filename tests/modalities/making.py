@@ -103,3 +103,12 @@ def catalog_of(folder: Path, *items: dict[str, Any]) -> str:
     path = folder / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": list(items)}))
     return f"catalog={path}"
+
+
+def level_ground(folder: Path, bbox: tuple[float, float, float, float]) -> str:
+    """A catalogue of elevation over a box, for runs of labels: something has to be there to learn from."""
+    west, south, east, north = bbox
+    pixel = (east - west) / 100
+    elevation = np.full((round((north - south) / pixel) + 1, 101), 5, np.float32)
+    catalog_of(folder, raster_item(folder / "ground.tif", elevation, 4326, (pixel, 0, west, 0, -pixel, north)))
+    return f"{folder}/items.json"
