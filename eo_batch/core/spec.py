@@ -156,8 +156,11 @@ class SensorSpec(Section):
     where: dict[str, tuple[str | int, ...]] = Field(default_factory=dict)
     """Points and polygons: only features whose property has one of the values, as {property: [value, …]}; name every
     spelling that is meant."""
+    epsg: Annotated[int, Field(gt=0)] | None = None
+    """EPSG code of a Zarr or netCDF data set that does not tell its own."""
     catalog: str | None = None
-    """Catalogue of this sensor, if not the run's."""
+    """Catalogue of this sensor, if not the run's. May also be a Zarr (`….zarr`) or netCDF (`….nc`) data set, whose
+    variables are the asset keys."""
 
     @property
     def info(self) -> SensorKind:

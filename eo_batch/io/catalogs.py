@@ -1,4 +1,4 @@
-"""Search a STAC catalogue once: an API, a static catalogue, an ItemCollection or a stac-geoparquet file.
+"""Search a catalogue once: a STAC API, a static catalogue, an ItemCollection, stac-geoparquet, or what xarray opens.
 
 Gives items as plain dictionaries with the address that their relative hrefs are resolved against.
 """
@@ -20,6 +20,7 @@ from eo_batch.core.stacitems import absolute_href
 from eo_batch.core.timebins import midnight
 from eo_batch.io.backends import open_asset
 from eo_batch.io.fetch import classify
+from eo_batch.io.xarrays import is_dataset, items_of
 from eo_batch.settings import Settings
 
 Item = Mapping[str, Any]
@@ -49,6 +50,8 @@ class Query:
     """First day, UTC; None for products without a time axis."""
     end: date | None
     """Day after the last."""
+    epsg: int | None = None
+    """CRS of a data set that does not tell its own."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ def search(query: Query, settings: Settings, on_progress: Progress | None = None
 
 def _source(href: str, query: Query, settings: Settings, seen: set[str]) -> Iterator[tuple[Item, str]]:
     """Items of any kind of catalogue, unfiltered where it can't filter; adds collections that it names to `seen`."""
+    if is_dataset(href):
+        return ((item, href) for item in items_of(href, settings, query.epsg))
     if shown(href).endswith((".parquet", ".geoparquet")):
         return _geoparquet(href, settings)
     document = _document(href, settings)

@@ -1,13 +1,16 @@
 """Read one band of one file over one block: async range requests, decoding in threads, no resampling.
 
 Tiled GeoTIFFs take the fast path (async-geotiff over obstore); other formats and layouts are fetched whole
-and opened by GDAL behind the same protocol.
+and opened by GDAL behind the same protocol. An address with a `#` names a variable of what xarray opens.
 """
 
+import asyncio
+import threading
 import warnings
-from typing import Protocol
+from typing import Any, Protocol
 
 from async_geotiff import GeoTIFF, Window
+from obstore.exceptions import BaseError
 
 from eo_batch.core.errors import ReadError, StoreError
 from eo_batch.core.scenes import Affine6, Asset
@@ -16,6 +19,7 @@ from eo_batch.io.fetch import ByteBudget, Fetcher, classify
 from eo_batch.io.gdal import read_whole
 from eo_batch.io.tiles import decodable, read_window
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
+from eo_batch.io.xarrays import open_dataset, read_variable
 from eo_batch.settings import Settings
 
 
@@ -39,6 +43,8 @@ class AssetReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._budget = ByteBudget(settings.inflight_bytes)
+        self._datasets: dict[str, Any] = {}
+        self._opening = threading.Lock()
 
     async def whole(self, asset: Asset) -> tuple[bytes, int, int]:
         """A file's bytes, the bytes that were fetched, and the requests. Raises ReadError."""
@@ -56,6 +62,8 @@ class AssetReader:
 
     async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
         """See `RasterReader`."""
+        if "#" in asset.href:
+            return await asyncio.to_thread(self._variable, asset, bounds_of, margin_px)
         fetcher, key = self._fetcher(asset)
         try:
             with warnings.catch_warnings():
@@ -73,6 +81,18 @@ class AssetReader:
             if "magic bytes" in str(error) and await _looks_like_jp2(fetcher, key):
                 return await read_whole(fetcher, key, asset, bounds_of, margin_px)
             raise ReadError(asset.href, "corrupt", str(error).split("\n", 1)[0][:300]) from error
+
+    def _variable(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
+        base = asset.href.partition("#")[0]
+        with self._opening:  # one after another: netCDF's library takes one thread, and a data set is opened once
+            try:
+                if base not in self._datasets:
+                    self._datasets[base] = open_dataset(base, self._settings)
+            except (BaseError, OSError, StoreError) as error:
+                raise ReadError(asset.href, classify(error), str(error).split("\n", 1)[0][:300]) from error
+            except (KeyError, ValueError) as error:
+                raise ReadError(asset.href, "corrupt", str(error).split("\n", 1)[0][:300]) from error
+            return read_variable(self._datasets[base], asset, bounds_of, margin_px)
 
     async def _window(
         self, tiff: GeoTIFF, fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from eo_batch.core.errors import ReadError
 from eo_batch.core.plan import asset_bounds
-from eo_batch.core.scenes import Asset
-from eo_batch.core.spec import SensorSpec
+from eo_batch.core.scenes import Affine6, Asset
 from eo_batch.core.utm import project
 from eo_batch.io.rasters import AssetReader
-from eo_batch.io.windows import BoundsOf, RawImage
-from eo_batch.pixels.align import PixelGrid
-from eo_batch.pixels.vectors import count_points, cover_polygons, meets
+from eo_batch.io.windows import Bounds, BoundsOf, RawImage
 
 _WGS84 = 4326
 Geometries = NDArray[Any]
+
+
+Draw = Callable[[Geometries, Bounds], tuple[NDArray[Any], NDArray[np.bool_]]]
+"""Geometries in longitude and latitude, and the box that their file speaks of, to pixels and their validity (y, x)."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,12 @@ class VectorReader:
     """Reads whole files and draws them on one grid, so that what it gives needs no resampling."""
 
     files: AssetReader
-    sensor: SensorSpec
-    grid: PixelGrid
+    where: Mapping[str, Sequence[str | int]]
+    """Which features, as in the spec."""
+    draw: Draw
+    epsg: int
+    """Of the grid that is drawn on."""
+    transform: Affine6
 
     async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
         """See `RasterReader`; the window is always the grid."""
@@ -42,17 +47,12 @@ class VectorReader:
 
     def _drawn(self, data: bytes, asset: Asset, bytes_in: int, requests: int) -> RawImage:
         try:
-            geometries = features(data, self.sensor.where)
+            geometries = features(data, self.where)
         except (KeyError, OSError, TypeError, ValueError, pa.ArrowException, shapely.errors.ShapelyError) as error:
             detail = f"not usable as GeoParquet or GeoJSON: {str(error) or type(error).__name__}"
             raise ReadError(asset.href, "corrupt", detail.split("\n", 1)[0][:300]) from error
-        grid = self.grid
-        if self.sensor.kind == "points":
-            pixels = count_points(shapely.get_coordinates(geometries), grid)
-        else:
-            pixels = cover_polygons(geometries, grid)
-        transform = (grid.pixel, 0.0, grid.left, 0.0, -grid.pixel, grid.top)
-        return RawImage(pixels, meets(asset_bounds(asset), grid), grid.epsg, transform, None, bytes_in, requests)
+        pixels, valid = self.draw(geometries, asset_bounds(asset))
+        return RawImage(pixels, valid, self.epsg, self.transform, None, bytes_in, requests)
 
 
 def features(data: bytes, where: Mapping[str, Sequence[str | int]]) -> Geometries:

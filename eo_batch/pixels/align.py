@@ -50,6 +50,11 @@ class PixelGrid:
         """(x_min, y_min, x_max, y_max)."""
         return self.left, self.top - self.rows * self.pixel, self.left + self.cols * self.pixel, self.top
 
+    @property
+    def transform(self) -> Affine6:
+        """Corner of the first pixel and pixel sizes."""
+        return self.pixel, 0.0, self.left, 0.0, -self.pixel, self.top
+
     def grown(self, pixels: int) -> "PixelGrid":
         """The grid with so many more pixels on every side."""
         more, reach = 2 * pixels, pixels * self.pixel

@@ -119,13 +119,12 @@ class _Piece:
 
 def _pieces(source: SourceImage, grid: PixelGrid) -> Iterator[_Piece]:
     rows, cols = source.pixels_yx.shape
-    of_grid = (grid.pixel, 0.0, grid.left, 0.0, -grid.pixel, grid.top)
     if pixel_size(source, grid) <= grid.pixel:
-        col_yx, row_yx = _positions(source, 0.0, grid.epsg, of_grid)
+        col_yx, row_yx = _positions(source, 0.0, grid.epsg, grid.transform)
         for pixel, cell, of_pixel, of_cell in _split(col_yx, row_yx, grid.rows, grid.cols):
             yield _Piece(pixel, cell, of_pixel, of_cell)
         return
-    cells = SourceImage(np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, bool), grid.epsg, of_grid)
+    cells = SourceImage(np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, bool), grid.epsg, grid.transform)
     col_yx, row_yx = _positions(cells, 0.0, source.epsg, source.transform)
     for cell, pixel, of_cell, of_pixel in _split(col_yx, row_yx, rows, cols):
         yield _Piece(pixel, cell, of_pixel, of_cell)

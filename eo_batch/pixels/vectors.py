@@ -7,12 +7,22 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from eo_batch.core.sensors import Kind
 from eo_batch.core.utm import Floats, project, zone_of_epsg
 from eo_batch.pixels.align import PixelGrid
 
 _WGS84 = 4326
 _SEGMENT_DEG = 0.001
 """Longest piece of a polygon's edge that is projected as a straight line; its sagitta stays below a millimetre."""
+
+
+def draw(
+    geometries: NDArray[Any], bounds: tuple[float, float, float, float], kind: Kind, grid: PixelGrid
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Pixels of a kind of vectors, and which of them a file speaks of whose box is `bounds`, degrees; both (y, x)."""
+    points = kind == "points"
+    pixels = count_points(shapely.get_coordinates(geometries), grid) if points else cover_polygons(geometries, grid)
+    return pixels, meets(bounds, grid)
 
 
 def count_points(lonlat_n2: Floats, grid: PixelGrid) -> NDArray[np.float32]:
@@ -78,4 +88,5 @@ def meets(bounds: tuple[float, float, float, float], grid: PixelGrid) -> NDArray
     cols = (np.arange(grid.cols) * grid.pixel + grid.left)[None, :]
     rows = (grid.top - np.arange(grid.rows) * grid.pixel)[:, None]
     across: NDArray[np.bool_] = (cols <= x.max()) & (cols + grid.pixel > x.min())
-    return across & (rows >= y.min()) & (rows - grid.pixel <= y.max())
+    down: NDArray[np.bool_] = (rows >= y.min()) & (rows - grid.pixel <= y.max())
+    return np.logical_and(across, down)

@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,7 @@ from eo_batch.pixels.derived import derive, halo_px
 from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
 from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels
 from eo_batch.pixels.summary import SUMMARY, ClassAreas, summary_rows
+from eo_batch.pixels.vectors import draw
 from eo_batch.settings import Settings
 
 Mask = NDArray[np.bool_]
@@ -53,7 +55,9 @@ def run(spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store:
     sensor = spec.sensors[shard.sensor]
     if sensor.kind in VECTORS:
         (array,) = (array for array in spec.arrays() if array.sensor == shard.sensor)
-        reader = VectorReader(files, sensor, grid_of(shard.block, array.pixel_m))
+        grid = grid_of(shard.block, array.pixel_m)
+        drawn = partial(draw, kind=sensor.kind, grid=grid)
+        reader = VectorReader(files, sensor.where, drawn, grid.epsg, grid.transform)
     return asyncio.run(make(spec, shard, scenes, axes, store, reader))
 
 

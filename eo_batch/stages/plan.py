@@ -17,6 +17,7 @@ from eo_batch.core.stacitems import resolve_duplicates, scene_of_item
 from eo_batch.io.catalogs import Query, search, search_boxes, shown
 from eo_batch.io.plans import has_scenes, load_scenes, place_plan, save_plan, save_scenes
 from eo_batch.io.store import Store
+from eo_batch.io.xarrays import is_dataset
 from eo_batch.settings import Settings
 
 OnFound = Callable[[str, int], None]
@@ -53,7 +54,7 @@ def _search(spec: RunSpec, settings: Settings, on_found: OnFound | None) -> list
         catalog = sensor.catalog or spec.catalog
         if not catalog:
             raise SpecError("catalog is not set; give catalog=<address or path> on the command line or in the spec")
-        collections = _collections(name, sensor)
+        collections = () if is_dataset(catalog) else _collections(name, sensor)
         bounds = [tuple(part.bounds) for part in area.geoms]
         reach_m = 2 * spec.grid.chip_m
         lat = max(abs(b) for box in bounds for b in (box[1], box[3]))
@@ -68,6 +69,7 @@ def _search(spec: RunSpec, settings: Settings, on_found: OnFound | None) -> list
             search_boxes([(b[0], b[1], b[2], b[3]) for b in bounds], margin),
             None if static else spec.time.start - reach,
             None if static else spec.time.end + reach,
+            sensor.epsg,
         )
         found = search(query, settings, partial(on_found, name) if on_found else None)
         if not found.items:

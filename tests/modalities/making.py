@@ -36,7 +36,7 @@ class Made:
 
     def __init__(self, text: str, store: Path, *overrides: str) -> None:
         spec = parse_spec(text, overrides)
-        self.run = Run(spec, parse_store(str(store)), Settings())
+        self.run = Run(spec, parse_store(str(store)), Settings.from_env())
         self.run.submit()
         drive(self.run, LocalRunner(0), Quiet(), until="publish")
         self.cube: xr.Dataset = eo_batch.open_cube(f"{store}/{spec.name}").load()
