@@ -118,7 +118,8 @@ class SensorSpec(Section):
     (degrees clockwise from grid north, none if flat), eastness and northness (sine and cosine of aspect, times the
     sine of slope; 0 if flat) of `dem`; phase_rate of `interferogram` (phase divided by the days of its pair)."""
     assets: dict[str, str] = Field(default_factory=dict)
-    """Asset key of a band where it is not a usual one, as {band: key}. Names the bands of `classes`,
+    """Asset key of a band where it is not a usual one, as {band: key}; `key#2` is the second band of a file with
+    several, `key#name` a variable of a data set. Names the bands of `classes`,
     `continuous`, `coherence`, `points` and `polygons`."""
     legend: dict[int, str] = Field(default_factory=dict)
     """Names of class codes, for people; changes no pixel."""

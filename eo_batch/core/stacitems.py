@@ -50,10 +50,13 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
     if sensor.kind == "s2-l2a":
         wanted.append(("SCL", SCL_ASSETS))
     for band, keys in wanted:
-        raw = next((raw_assets[key] for key in keys if key in raw_assets), None)
+        found = next((key for key in keys if key.partition("#")[0] in raw_assets), "")
+        name, mark, part = found.partition("#")
+        raw = raw_assets.get(name)
         if raw is None or "href" not in raw:
             refusals.append(f"no asset for {band} (looked for {', '.join(keys)})")
             continue
+        raw = {**raw, "href": f"{raw['href']}{mark}{part}"} if part else raw
         asset, refusal = _asset(band, raw, item, properties, sensor, base_href)
         if band == "phase_rate" and pair is not None:
             asset = replace(asset, scale=asset.scale / pair_days(pair))
@@ -145,7 +148,8 @@ def _asset(
             refusal = f"{band}: neither item nor spec says whether values are dB or linear; declare sensors.*.values"
         if _is_ungridded(properties, raw):
             refusal = (
-                f"{band}: the file is not map-projected (ground range); it needs calibration and terrain correction"
+                f"{band}: the file is not map-projected (ground range); it needs calibration and terrain correction, "
+                "which sarsen does; give its results as files of linear power"
             )
     elif sensor.kind in ("continuous", "coherence", "interferogram"):
         scale = float(first.get("scale") or 1.0)

@@ -1,12 +1,14 @@
 """Read one band of one file over one block: async range requests, decoding in threads, no resampling.
 
 Tiled GeoTIFFs take the fast path (async-geotiff over obstore); other formats and layouts are fetched whole
-and opened by GDAL behind the same protocol. An address with a `#` names a variable of what xarray opens.
+and opened by GDAL behind the same protocol. An address with a `#` names a band by number, or a variable of
+what xarray opens.
 """
 
 import asyncio
 import threading
 import warnings
+from dataclasses import replace
 from typing import Any, Protocol
 
 from async_geotiff import GeoTIFF, Window
@@ -62,7 +64,10 @@ class AssetReader:
 
     async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
         """See `RasterReader`."""
-        if "#" in asset.href:
+        href, _, part = asset.href.partition("#")
+        if part.isdigit():
+            asset = replace(asset, href=href)
+        elif part:
             return await asyncio.to_thread(self._variable, asset, bounds_of, margin_px)
         fetcher, key = self._fetcher(asset)
         try:
@@ -71,7 +76,7 @@ class AssetReader:
                 tiff = await GeoTIFF.open(key, store=fetcher)
             if tiff.ifd.tile_width is None:
                 return await read_whole(fetcher, key, asset, bounds_of, margin_px)
-            return await self._window(tiff, fetcher, key, asset, bounds_of, margin_px)
+            return await self._window(tiff, fetcher, key, asset, bounds_of, margin_px, int(part or 0))
         except (ReadError, MemoryError):
             raise
         except Exception as error:
@@ -95,13 +100,16 @@ class AssetReader:
             return read_variable(self._datasets[base], asset, bounds_of, margin_px)
 
     async def _window(
-        self, tiff: GeoTIFF, fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int
+        self, tiff: GeoTIFF, fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int, band: int
     ) -> RawImage | None:
         epsg = _epsg_of(tiff, asset)
         matrix = tiff.transform
         transform: Affine6 = (matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f)
-        if tiff.count != 1:
-            raise ReadError(asset.href, "corrupt", f"the file has {tiff.count} bands where one was expected")
+        if not band and tiff.count != 1:
+            remedy = "name one of them with assets: {band: key#number}"
+            raise ReadError(asset.href, "corrupt", f"the file has {tiff.count} bands where one was expected; {remedy}")
+        if band > tiff.count:
+            raise ReadError(asset.href, "missing", f"the file has {tiff.count} bands, no band {band}")
         window = window_of(transform, tiff.height, tiff.width, bounds_of(epsg), margin_px)
         if window is None:
             return None
@@ -111,7 +119,7 @@ class AssetReader:
             pixels = await read_window(tiff, fetcher, key, window)
         else:
             array = await tiff.read(window=Window(col_off=col, row_off=row, width=cols, height=rows))
-            pixels, mask = array.data[0], array.mask
+            pixels, mask = array.data[max(band, 1) - 1], array.mask
         return RawImage(
             pixels,
             mask,
