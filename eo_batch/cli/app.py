@@ -201,7 +201,7 @@ def import_m3leo(
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="items.json in the folder")] = None,
 ) -> None:
     """Write a catalogue of chips that lie as M3LEO's do, so that a run can read them."""
-    from eo_batch.io.m3leo import write_catalog
+    from eo_batch.io.chip_folders import write_catalog
 
     path, counts = write_catalog(folder, out or folder / "items.json")
     for name, count in sorted(counts.items()):

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from eo_batch.core.spec import CubeArray
@@ -51,19 +50,3 @@ def summary_rows(
                 sums = moments_of(10 * np.log10(values[values > 0]) if kind.model_scale == "db" else values)
             rows.append(about | {"n": sums.n, "mean": sums.mean, "m2": sums.m2})
     return rows
-
-
-SUMMARY = pa.schema(
-    [
-        ("chip_id", pa.string()),
-        ("bin", pa.string()),
-        ("array", pa.string()),
-        ("band", pa.string()),
-        ("code", pa.int32()),
-        ("n", pa.int64()),
-        ("area_m2", pa.float64()),
-        ("mean", pa.float64()),
-        ("m2", pa.float64()),
-    ]
-)
-"""Columns of a shard's summary."""

@@ -36,7 +36,7 @@ from eo_batch.pixels.chips import cut
 from eo_batch.pixels.derived import derive, halo_px
 from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
 from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels
-from eo_batch.pixels.summary import SUMMARY, ClassAreas, summary_rows
+from eo_batch.pixels.summary import ClassAreas, summary_rows
 from eo_batch.pixels.vectors import draw
 from eo_batch.settings import Settings
 
@@ -78,7 +78,7 @@ async def make(
         pixels, valid = work.to_chips(array, image)
         written |= writer.write(array, shard.block, shard.bin_key, pixels, valid)
         rows.extend(summary_rows(array, shard.bin_key, work.places, pixels, work.class_areas))
-    data = parquet_bytes(pa.Table.from_pylist(rows, schema=SUMMARY))
+    data = parquet_bytes(pa.Table.from_pylist(rows, schema=_SUMMARY))
     key = layout.summary(prefix, shard.key)
     store.put(key, data)
     written[key.removeprefix(f"{prefix}/")] = (len(data), "")
@@ -383,3 +383,19 @@ def _converted(source: SourceImage, convert: Convert) -> SourceImage:
 
 def _index(distance: float, pixel: float) -> int:
     return max(round(distance / pixel), 0)
+
+
+_SUMMARY = pa.schema(
+    [
+        ("chip_id", pa.string()),
+        ("bin", pa.string()),
+        ("array", pa.string()),
+        ("band", pa.string()),
+        ("code", pa.int32()),
+        ("n", pa.int64()),
+        ("area_m2", pa.float64()),
+        ("mean", pa.float64()),
+        ("m2", pa.float64()),
+    ]
+)
+"""Columns of a shard's summary."""
