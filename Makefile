@@ -33,8 +33,9 @@ check: $(STAMP) ## check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP) ## measure this machine and print the figures
-	$(BIN)/python -m benchmarks
+bench: $(STAMP) ## make a median cube beside other libraries and print the figures
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.cube
 
 # torch comes first and alone, so that a machine's own index or wheel of it is taken before the others are resolved.
 $(STAMP): pyproject.toml constraints.txt

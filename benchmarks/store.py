@@ -1,14 +1,15 @@
-"""How fast a store takes and gives objects."""
+"""`python -m benchmarks.store URL`: how fast a store takes and gives objects."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from eo_batch.io.store import Store
+from eo_batch.io.store import Store, parse_store
 
 _CASES = ((4 * 2**10, 256, 8), (2**20, 64, 8), (16 * 2**20, 8, 2))
 """Bytes of an object, number of objects, threads: receipts, small shards, large shards."""
@@ -44,3 +45,14 @@ def _rate(keys: list[str], threads: int, work: Callable[[str], object]) -> float
         for _ in pool.map(work, keys):
             pass
         return len(keys) / (time.perf_counter() - began_s)
+
+
+def main() -> None:
+    print(f"{'object':>10} {'threads':>8} {'put/s':>9} {'get/s':>9}")
+    for row in measure(parse_store(sys.argv[1]).at("eo-batch-benchmark")):
+        size = f"{row.object_bytes / 2**10:.0f} KiB"
+        print(f"{size:>10} {row.threads:>8} {row.puts_per_s:>9.1f} {row.gets_per_s:>9.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,18 +7,13 @@ pixels of one block and time bin, so it has one writer; its inner chunks are sin
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import Store as ZarrStore
-from zarr.codecs import BloscCodec, BloscShuffle
-from zarr.core.buffer import Buffer
 from zarr.errors import ZarrUserWarning
-from zarr.storage import WrapperStore
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError
@@ -27,6 +22,7 @@ from eo_batch.core.plan import Axes
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.core.timebins import STATIC_KEY, bin_of_key
 from eo_batch.core.utm import project
+from eo_batch.io.shards import inner_codec, shard_bytes
 from eo_batch.io.store import Store
 
 _COORD_CHUNK = 65536
@@ -172,7 +168,7 @@ def _array(
         fill_value=fill,
         dimension_names=dims,
         attributes=attributes,
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle),
+        compressors=inner_codec(),
     )
 
 
@@ -208,51 +204,37 @@ def _group_attributes(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-class _Recorder(WrapperStore[ZarrStore]):
-    """Notes size and SHA-256 of every object that goes through."""
+def write_block(
+    store: Store,
+    chips_prefix: str,
+    axes: Axes,
+    array: CubeArray,
+    block: Block,
+    bin_key: str,
+    chips: Sequence[tuple[NDArray[Any], NDArray[np.uint8]] | None],
+) -> dict[str, tuple[int, str]]:
+    """Write pixels (b, y, x) and valid counts (y, x) of the cells of a block, in block order: whole Zarr shards.
 
-    def __init__(self, store: ZarrStore, written: dict[str, tuple[int, str]] | None = None) -> None:
-        super().__init__(store)
-        self.written = {} if written is None else written
+    chips: None for cells that stay empty. The cube is there and reaches as far as `axes`.
 
-    def with_read_only(self, read_only: bool = False) -> "_Recorder":
-        return _Recorder(self._store.with_read_only(read_only), self.written)
-
-    async def set(self, key: str, value: Buffer) -> None:
-        await super().set(key, value)
-        data = value.to_bytes()
-        self.written[key] = (len(data), hashlib.sha256(data).hexdigest())
-
-
-@dataclass(frozen=True)
-class CubeWriter:
-    """Writes whole Zarr shards of one block and time bin."""
-
-    store: Store
-    chips_prefix: str
-    axes: Axes
-
-    def write(
-        self, array: CubeArray, block: Block, bin_key: str, pixels_cbyx: NDArray[Any], valid_cyx: NDArray[np.uint8]
-    ) -> dict[str, tuple[int, str]]:
-        """Write the pixels and valid counts of all cells of a block, in block order.
-
-        Returns size and SHA-256 of each object by key below the chips prefix; an array without a valid pixel
-        writes none.
-        """
-        path = layout.cube(self.chips_prefix)
-        recorder = _Recorder(self.store.zarr(path))
-        with self.store.errors(f"write {path}/{array.name}"):
-            group = zarr.open_group(recorder, mode="r+", use_consolidated=False)
-            first, time_index = self.axes.first_slot(block), self.axes.time_index(bin_key)
-            place: tuple[Any, ...] = (slice(first, first + block.side**2),)
-            if time_index is not None:
-                place = (*place, time_index)
-            for name, values in ((array.name, pixels_cbyx), (f"{array.name}_valid", valid_cyx)):
-                target = group[name]
-                assert isinstance(target, zarr.Array)
-                target[place] = values
-        return {f"cube.zarr/{key}": facts for key, facts in sorted(recorder.written.items())}
+    Returns size and SHA-256 of each object by key below the chips prefix; an array without a valid pixel writes none.
+    """
+    time_index = axes.time_index(bin_key)
+    shard = axes.first_slot(block) // block.side**2
+    times = () if time_index is None else (time_index,)
+    written = {}
+    pixels = [chip and chip[0] for chip in chips]
+    valid = [chip and chip[1] for chip in chips]
+    for name, parts, fill, zeros in (
+        (array.name, pixels, array.spec.info.fill, 3),
+        (f"{array.name}_valid", valid, 0, 2),
+    ):
+        data = shard_bytes(parts, fill)
+        if data is not None:
+            key = "/".join(map(str, (layout.cube(chips_prefix), name, "c", shard, *times, *[0] * zeros)))
+            store.put(key, data)
+            written[key.removeprefix(f"{chips_prefix}/")] = (len(data), hashlib.sha256(data).hexdigest())
+    return written
 
 
 class CubeReader:

@@ -103,8 +103,7 @@ class AssetReader:
         self, tiff: GeoTIFF, fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int, band: int
     ) -> RawImage | None:
         epsg = _epsg_of(tiff, asset)
-        matrix = tiff.transform
-        transform: Affine6 = (matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f)
+        transform = _transform_of(tiff)
         if not band and tiff.count != 1:
             remedy = "name one of them with assets: {band: key#number}"
             raise ReadError(asset.href, "corrupt", f"the file has {tiff.count} bands where one was expected; {remedy}")
@@ -139,6 +138,16 @@ def _epsg_of(tiff: GeoTIFF, asset: Asset) -> int:
     if asset.epsg is not None:
         return asset.epsg
     raise ReadError(asset.href, "corrupt", "neither the file nor the catalogue names an EPSG code")
+
+
+def _transform_of(tiff: GeoTIFF) -> Affine6:
+    """Transform of pixel corners. async-geotiff takes a tie point for the first pixel's, wherever it is tied."""
+    matrix = tiff.transform
+    a, b, c, d, e, f = matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f
+    tie = tiff.ifd.model_tiepoint
+    if tie and tiff.ifd.model_pixel_scale:
+        return moved((a, b, c, d, e, f), -tie[1], -tie[0])
+    return a, b, c, d, e, f
 
 
 async def _looks_like_jp2(fetcher: Fetcher, key: str) -> bool:

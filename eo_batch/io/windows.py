@@ -54,7 +54,7 @@ def window_of(
     return (r0, c0, r1 - r0, c1 - c0) if r0 < r1 and c0 < c1 else None
 
 
-def moved(transform: Affine6, row: int, col: int) -> Affine6:
+def moved(transform: Affine6, row: float, col: float) -> Affine6:
     """The transform of a window that begins at (row, col)."""
     a, b, c, d, e, f = transform
     return a, b, c + a * col + b * row, d, e, f + d * col + e * row

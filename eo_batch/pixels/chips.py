@@ -1,4 +1,4 @@
-"""Between a block's image and its chips. Legend: c chips in block order, b bands, y rows, x columns."""
+"""Between a block's image and its chips. Legend: b bands, y rows, x columns."""
 
 from typing import Any
 
@@ -6,16 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def cut(image_byx: NDArray[Any], side: int) -> NDArray[Any]:
-    """(b, side*px, side*px), first row northernmost, to (side², b, px, px) in block order (rows northwards)."""
+def chips_of(image_byx: NDArray[Any], side: int) -> NDArray[Any]:
+    """(b, side*px, side*px), first row northernmost, as (side, side, b, px, px) without a copy: rows of chips in block
+    order, that is northwards."""
     n_bands, height, width = image_byx.shape
     px_y, px_x = height // side, width // side
-    tiles = image_byx.reshape(n_bands, side, px_y, side, px_x).transpose(1, 3, 0, 2, 4)
-    return np.ascontiguousarray(tiles[::-1].reshape(side * side, n_bands, px_y, px_x))
+    return image_byx.reshape(n_bands, side, px_y, side, px_x).transpose(1, 3, 0, 2, 4)[::-1]
 
 
-def join(chips_cbyx: NDArray[Any], side: int) -> NDArray[Any]:
-    """The inverse of `cut`."""
-    _, n_bands, px_y, px_x = chips_cbyx.shape
-    tiles = chips_cbyx.reshape(side, side, n_bands, px_y, px_x)[::-1]
-    return np.ascontiguousarray(tiles.transpose(2, 0, 3, 1, 4).reshape(n_bands, side * px_y, side * px_x))
+def any_of(mask_yx: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Whether a mask holds anywhere in each chip, in block order: (side²,)."""
+    found: NDArray[np.bool_] = chips_of(mask_yx[None], side).any((2, 3, 4)).ravel()
+    return found
+
+
+def share_of(mask_yx: NDArray[np.bool_], side: int) -> NDArray[np.float64]:
+    """Share of each chip's pixels where a mask holds, in block order: (side²,)."""
+    found: NDArray[np.float64] = chips_of(mask_yx[None], side).mean((2, 3, 4)).ravel()
+    return found

@@ -14,7 +14,7 @@ Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.uint8]
 
-_STRIP_BYTES = 2**19
+_STRIP_BYTES = 2**20
 """Bytes of all observations of a strip."""
 
 
@@ -32,18 +32,16 @@ def median(pixels_tyx: Sequence[Pixels] | Pixels, valid_tyx: Sequence[Mask] | Ma
     """
     dtype = pixels_tyx[0].dtype
     last = dtype.type(np.inf) if np.issubdtype(dtype, np.floating) else dtype.type(np.iinfo(dtype).max)
-    out = np.full(pixels_tyx[0].shape, fill, dtype)
+    out = np.empty(pixels_tyx[0].shape, dtype)
     for rows in _strips(pixels_tyx):
         valid = [mask[rows] for mask in valid_tyx]
         # What is not valid sorts last.
         ordered = [_pick(mask, pixels[rows], last) for mask, pixels in zip(valid, pixels_tyx, strict=True)]
         _sort(ordered)
-        count, found = _count(valid), out[rows]
-        for n in range(1, len(ordered) + 1):
-            at = count == n
-            if at.any():
-                found = _pick(at, _middle(ordered[(n - 1) // 2], ordered[n // 2]), found)
-        out[rows] = found
+        count, found = _count(valid), ordered[0]
+        for n in range(2, len(ordered) + 1):
+            found = _pick(count == n, _middle(ordered[(n - 1) // 2], ordered[n // 2]), found)
+        out[rows] = _pick(count > 0, found, dtype.type(fill))
     return out
 
 
@@ -67,31 +65,38 @@ def mean(pixels_tyx: Sequence[Pixels] | Pixels, valid_tyx: Sequence[Mask] | Mask
     return out
 
 
-def mosaic(pixels_tyx: Sequence[Pixels] | Pixels, valid_tyx: Sequence[Mask] | Mask) -> tuple[Pixels, Mask]:
-    """The first valid observation of each pixel: (y, x) pixels and validity.
+def fill_in(pixels_yx: Pixels, valid_yx: Mask, more_yx: Pixels, of_it_yx: Mask) -> None:
+    """Take pixels of `more_yx`, where `of_it_yx`, for those that are not valid yet, and note that they are: in place.
 
-    Joins the tiles of one overpass, so that ground where they overlap counts once. At least one is given.
+    Joins the tiles of one overpass, so that ground where they overlap counts once. What is not valid yet is 0.
     """
-    if len(pixels_tyx) == 1:
-        return pixels_tyx[0], valid_tyx[0]
-    pixels, valid = pixels_tyx[0], valid_tyx[0]
-    for more, of_it in zip(pixels_tyx[1:], valid_tyx[1:], strict=True):
-        pixels = _pick(valid, pixels, more)
-        valid = valid | of_it
-    return pixels, valid
+    bits = pixels_yx.view(_bits(pixels_yx))
+    new = _everywhere(of_it_yx > valid_yx, bits.dtype)
+    new &= more_yx.view(bits.dtype)
+    bits |= new
+    valid_yx |= of_it_yx
 
 
 def _pick(mask: Mask, yes: Pixels, no: Pixels | np.generic) -> Pixels:
     """`np.where(mask, yes, no)`, bit by bit: the same work for every pixel, which vector units do many times faster."""
-    bits = np.dtype(f"u{yes.dtype.itemsize}")
-    keep = mask.astype(bits)
-    np.negative(keep, out=keep)  # all bits where the mask holds
-    other = no.view(bits)
-    picked = yes.view(bits) ^ other
+    keep = _everywhere(mask, _bits(yes))
+    other = no.view(keep.dtype)
+    picked = yes.view(keep.dtype) ^ other
     picked &= keep
     picked ^= other
     result: Pixels = picked.view(yes.dtype)
     return result
+
+
+def _bits(pixels: Pixels) -> np.dtype[Any]:
+    return np.dtype(f"u{pixels.dtype.itemsize}")
+
+
+def _everywhere(mask: Mask, bits: np.dtype[Any]) -> Pixels:
+    """All bits where the mask holds, none elsewhere."""
+    full = mask.astype(bits)
+    np.negative(full, out=full)
+    return full
 
 
 def _strips(pixels_tyx: Sequence[Pixels] | Pixels) -> Iterator[slice]:
@@ -110,10 +115,11 @@ def _count(valid_tyx: Sequence[Mask] | Mask) -> NDArray[np.unsignedinteger[Any]]
 
 def _sort(planes: list[Pixels]) -> None:
     """Sort each pixel over the planes, in place."""
+    spare = np.empty_like(planes[0])
     for low, high in _network(len(planes)):
-        less = np.minimum(planes[low], planes[high])
+        np.minimum(planes[low], planes[high], out=spare)
         np.maximum(planes[low], planes[high], out=planes[high])
-        planes[low] = less
+        planes[low], spare = spare, planes[low]
 
 
 @cache

@@ -13,12 +13,18 @@ _SNOW_NOTE_SHARE = 0.3
 """Share of a scene classified as snow from which a person is told: cloud is often taken for snow."""
 
 
-def valid_pixels(pixels_yx: Pixels, nodata: float | None) -> Mask:
-    """Pixels that hold data: finite and different from `nodata` (which may be NaN or None)."""
-    told = nodata is not None and not np.isnan(nodata)
-    valid: Mask = pixels_yx != nodata if told else np.ones(pixels_yx.shape, bool)
-    if np.issubdtype(pixels_yx.dtype, np.floating):
+def valid_pixels(pixels_yx: Pixels, nodata: float | None, mask_yx: Mask | None = None) -> Mask:
+    """Pixels that hold data: finite, different from `nodata` (which may be NaN or None), and within the mask if any."""
+    whole = np.issubdtype(pixels_yx.dtype, np.integer)
+    valid: Mask
+    if nodata is None or np.isnan(nodata) or (whole and not float(nodata).is_integer()):
+        valid = np.ones(pixels_yx.shape, bool)
+    else:  # a whole number keeps the comparison in the pixels' own type
+        valid = pixels_yx != (int(nodata) if whole else nodata)
+    if not whole:
         valid &= np.isfinite(pixels_yx)
+    if mask_yx is not None:
+        valid &= mask_yx
     return valid
 
 
@@ -36,17 +42,18 @@ def to_storage(
 
     Sentinel-2: (DN + offset) in ESA's present encoding, 1 to 65535, so that correction leaves dark pixels apart
     from no data. Sentinel-1: linear power. Valid values stored as whole numbers never become 0, which is their fill.
-    Invalid pixels come out as 0; validity travels beside them.
+    Pixels that are not valid hold anything; validity travels beside them.
     """
     if kind.kind == "s2-l2a":
         shift = round(offset_dn - kind.add_offset / kind.scale_factor)
-        if pixels_yx.dtype == np.uint16 and 0 <= shift <= 65535:
+        if pixels_yx.dtype == np.uint16 and shift == 0:
+            stored = np.maximum(pixels_yx, 1)
+        elif pixels_yx.dtype == np.uint16 and 0 < shift <= 65535:
             stored = np.minimum(pixels_yx, np.uint16(65535 - shift))
             stored += np.uint16(shift)
-            np.maximum(stored, 1, out=stored)
         else:
             stored = np.clip(pixels_yx.astype(np.int32) + shift, 1, 65535).astype(np.uint16)
-        return stored * valid_yx
+        return stored
     if kind.kind == "classes":
         return np.where(valid_yx, pixels_yx, 0).astype(np.uint16)
     values = (np.where(valid_yx, pixels_yx, 0).astype(np.float64) + offset_dn) * scale
@@ -69,21 +76,26 @@ def clear_sky(scl_yx: Pixels, invalid_classes: tuple[int, ...]) -> Mask:
     return clear
 
 
-def undefined_classes(scl_yx: Pixels) -> dict[int, int]:
-    """Pixel counts of scene-classification codes that the legend does not have."""
-    codes, counts = np.unique(scl_yx, return_counts=True)
-    return {int(code): int(n) for code, n in zip(codes, counts, strict=True) if int(code) not in SCL_NAMES}
+def class_counts(scl_yx: Pixels) -> dict[int, int]:
+    """Pixel counts of the codes that a class raster holds."""
+    if scl_yx.dtype == np.uint8:
+        # Some rows at a time: bincount needs eight bytes for each of them.
+        counts = np.zeros(256, np.int64)
+        for row in scl_yx:
+            counts += np.bincount(row, minlength=256)
+        return {int(code): int(counts[code]) for code in np.flatnonzero(counts)}
+    codes, found = np.unique(scl_yx, return_counts=True)
+    return {int(code): int(n) for code, n in zip(codes, found, strict=True)}
 
 
 def class_notes(scl_yx: Pixels) -> list[str]:
     """What a person should know of a scene classification: codes without a meaning, and snow that may be cloud."""
-    notes = []
-    for code, count in undefined_classes(scl_yx).items():
-        notes.append(
-            f"scene classification holds code {code}, which the legend does not have, in {count} pixels; left out"
-        )
-    codes, counts = np.unique(scl_yx, return_counts=True)
-    shares = {int(c): float(n) / scl_yx.size for c, n in zip(codes, counts, strict=True)}
+    counts = class_counts(scl_yx)
+    notes = [
+        f"scene classification holds code {code}, which the legend does not have, in {counts[code]} pixels; left out"
+        for code in sorted(counts.keys() - SCL_NAMES.keys())
+    ]
+    shares = {code: count / scl_yx.size for code, count in counts.items()}
     if shares.get(11, 0.0) >= _SNOW_NOTE_SHARE:
         top = ", ".join(
             f"{SCL_NAMES.get(c, c)} {100 * s:.1f} %" for c, s in sorted(shares.items(), key=lambda p: -p[1])[:3]

@@ -21,7 +21,7 @@ from eo_batch.core.receipts import ChipState, Note, Receipt
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.core.sensors import VECTORS, ZERO_IS_NODATA
 from eo_batch.core.spec import CubeArray, RunSpec
-from eo_batch.io.cube import CubeWriter
+from eo_batch.io.cube import write_block
 from eo_batch.io.rasters import AssetReader, RasterReader
 from eo_batch.io.sources import Sources, in_order
 from eo_batch.io.store import Store
@@ -32,7 +32,7 @@ from eo_batch.pixels import composite
 from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.areas import class_areas, conserve, overlaid
 from eo_batch.pixels.borders import swath_border
-from eo_batch.pixels.chips import cut
+from eo_batch.pixels.chips import any_of, chips_of, share_of
 from eo_batch.pixels.derived import derive, halo_px
 from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
 from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels
@@ -68,16 +68,18 @@ async def make(
     work = _Work(spec, shard, _ordered(spec, shard, scenes), reader)
     arrays = [array for array in spec.arrays() if array.sensor == shard.sensor]
     prefix = Identity(spec).prefix("chips")
-    writer = CubeWriter(store, prefix, axes)
     written: dict[str, tuple[int, str]] = {}
     rows: list[dict[str, object]] = []
     await work.read_classes()
     made = [await work.make_array(array) for array in arrays]
     work.sources.check_lost(shard.key, spec.limits.max_missing)
     for array, image in zip(arrays, made, strict=True):
-        pixels, valid = work.to_chips(array, image)
-        written |= writer.write(array, shard.block, shard.bin_key, pixels, valid)
-        rows.extend(summary_rows(array, shard.bin_key, work.places, pixels, work.class_areas))
+        chips = work.chips(image)
+        written |= write_block(store, prefix, axes, array, shard.block, shard.bin_key, chips)
+        for chip_id, place in work.places.items():
+            if (chip := chips[place]) is not None:
+                areas = {band: (codes, areas_cm[place]) for band, (codes, areas_cm) in work.class_areas.items()}
+                rows.extend(summary_rows(array, shard.bin_key, chip_id, chip[0], areas))
     data = parquet_bytes(pa.Table.from_pylist(rows, schema=_SUMMARY))
     key = layout.summary(prefix, shard.key)
     store.put(key, data)
@@ -128,27 +130,30 @@ class _Joined:
     seen_yx: Mask
     fill: float
 
-    def join(self, b: int, groups_t: Sequence[Sequence[tuple[Layer, Mask]]], how: str) -> None:
+    def join(self, b: int, groups_t: Sequence[Sequence[tuple[Layer, Layer | None]]], how: str) -> None:
         """Composite one band: of each observation its layers, the first of which counts, each with the clear sky."""
         rows, cols = self.seen_yx.shape
         step = max(_STRIP_PX // cols, 1)
         for first in range(0, rows, step):
             strip = slice(first, min(first + step, rows))
+            shape = (strip.stop - first, cols)
             planes, valid = [], []
             for t, group in enumerate(groups_t):
-                given = [(layer.rows(strip.start, strip.stop), clear[strip]) for layer, clear in group]
-                if not given:
-                    self.every_tyx[t, strip] = False
-                    continue
-                for (_, data), _ in given:
-                    self.seen_yx[strip] |= data
-                pixels, holds = composite.mosaic([p for (p, _), _ in given], [data & sky for (_, data), sky in given])
+                pixels, holds = np.zeros(shape, self.pixels_byx.dtype), np.zeros(shape, bool)
+                for layer, clear in group:
+                    part = layer.rows(strip.start, strip.stop)
+                    self.seen_yx[strip][part.at] |= part.valid_yx
+                    counts = part.valid_yx
+                    if clear is not None:
+                        sky, of = np.zeros(shape, bool), clear.rows(strip.start, strip.stop)
+                        sky[of.at] = of.valid_yx
+                        counts = counts & sky[part.at]
+                    composite.fill_in(pixels[part.at], holds[part.at], part.pixels_yx, counts)
                 self.every_tyx[t, strip] &= holds
                 planes.append(pixels)
                 valid.append(holds)
-            if planes:
-                combine = composite.mean if how == "mean" else composite.median
-                self.pixels_byx[b, strip] = combine(planes, valid, self.fill)
+            combine = composite.mean if how == "mean" else composite.median
+            self.pixels_byx[b, strip] = combine(planes, valid, self.fill) if planes else self.fill
 
     def valid_yx(self) -> NDArray[np.uint8]:
         """Observations in which every band is valid."""
@@ -200,11 +205,11 @@ class _Work:
         """All bands of one array, composited; the next band is read meanwhile."""
         names, halo = array.read_names, halo_px(array.band_names)
         grid = self.grid(array.pixel_m).grown(halo)
-        masks = await asyncio.gather(*(asyncio.to_thread(self._clear, scene, grid) for scene in self.scenes))
-        clear = {scene.scene_id: mask for scene, mask in zip(self.scenes, masks, strict=True) if mask is not None}
-        usable = [scene for scene in self.scenes if scene.scene_id in clear]
+        usable = [scene for scene in self.scenes if self._told(scene)]
+        skies = await asyncio.gather(*(asyncio.to_thread(self._clear, scene, grid) for scene in usable))
+        clear = {scene.scene_id: sky for scene, sky in zip(usable, skies, strict=True)}
         image = _Joined(
-            np.full((len(names), *grid.shape), self.kind.fill, self.kind.dtype),
+            np.empty((len(names), *grid.shape), self.kind.dtype),
             np.ones((len(self._groups(usable)), *grid.shape), bool),
             np.zeros(grid.shape, bool),
             self.kind.fill,
@@ -269,7 +274,8 @@ class _Work:
             if self.kind.kind == "classes":
                 chips = self.grid(self.spec.grid.chip_m)
                 codes, areas_yxm = await asyncio.to_thread(class_areas, sources, chips)
-                self.class_areas[band] = codes, cut(np.moveaxis(areas_yxm, -1, 0), self.shard.block.side)[:, :, 0, 0]
+                # Rows of chips go northwards.
+                self.class_areas[band] = codes, areas_yxm[::-1].reshape(self.shard.block.side**2, len(codes))
             elif sources:
                 join = overlaid if self.kind.kind in VECTORS else conserve
                 pixels, valid = await asyncio.to_thread(join, sources, grid, self.kind.resampling)
@@ -280,36 +286,36 @@ class _Work:
         source, convert = self._source(raw, asset)
         return layer_of(source, grid, self.kind.resampling, convert)
 
-    def _source(self, raw: RawImage, asset: Asset) -> tuple[SourceImage, Convert]:
-        """A file's pixels with the file's own mask, and how they become storage values."""
+    def _source(self, raw: RawImage, asset: Asset) -> tuple[RawImage, Convert]:
+        """A file's pixels, of a radar swath without its border, and how they become storage values."""
         nodata = raw.nodata if raw.nodata is not None else asset.nodata
         if nodata is None and self.kind.kind in ZERO_IS_NODATA:
             nodata = 0.0
-        mask: Mask = raw.mask_yx if raw.mask_yx is not None else np.broadcast_to(np.True_, raw.pixels_yx.shape)
         if self.kind.kind == "coherence" and asset.scale == 1 and np.issubdtype(raw.pixels_yx.dtype, np.integer):
             asset = replace(asset, scale=0.01)  # whole numbers hold no fractions: they are hundredths
         if self.kind.kind == "s1" and raw.epsg != _GEOGRAPHIC:
-            valid = valid_pixels(raw.pixels_yx, nodata) & mask
-            mask = valid & ~swath_border(valid, self._border_px(abs(raw.transform[0])))
+            valid = valid_pixels(raw.pixels_yx, nodata, raw.mask_yx)
+            raw = replace(raw, mask_yx=valid & ~swath_border(valid, self._border_px(abs(raw.transform[0]))))
 
-        def convert(pixels_yx: NDArray[np.generic], mask_yx: Mask) -> tuple[NDArray[np.generic], Mask]:
-            valid = valid_pixels(pixels_yx, nodata) & mask_yx
+        def convert(pixels_yx: NDArray[np.generic], mask_yx: Mask | None) -> tuple[NDArray[np.generic], Mask]:
+            valid = valid_pixels(pixels_yx, nodata, mask_yx)
             if self.kind.limits is not None:
                 valid &= possible(pixels_yx, self.kind.limits, asset.scale, asset.offset_dn)
             return to_storage(pixels_yx, valid, self.kind, asset.scale, asset.offset_dn, asset.db), valid
 
-        return SourceImage(raw.pixels_yx, mask, raw.epsg, raw.transform), convert
+        return raw, convert
 
-    def _clear(self, scene: Scene, grid: PixelGrid) -> Mask | None:
-        if self.kind.kind != "s2-l2a":
-            return np.ones(grid.shape, bool)
-        raw = self._scl[scene.scene_id]
+    def _told(self, scene: Scene) -> bool:
+        """Whether it is known where the scene's sky is clear."""
+        return self.kind.kind != "s2-l2a" or self._scl[scene.scene_id] is not None
+
+    def _clear(self, scene: Scene, grid: PixelGrid) -> Layer | None:
+        """Where the sky is clear; None where that is not asked."""
+        raw = self._scl.get(scene.scene_id)
         if raw is None:
             return None
-        clear = clear_sky(raw.pixels_yx, self.sensor.scl_invalid)
-        source = SourceImage(clear, np.broadcast_to(np.True_, clear.shape), raw.epsg, raw.transform)
-        pixels, valid = layer_of(source, grid, "nearest", lambda pixels, mask: (pixels, mask)).rows(0, grid.rows)
-        return pixels & valid
+        raw = replace(raw, pixels_yx=clear_sky(raw.pixels_yx, self.sensor.scl_invalid))
+        return layer_of(raw, grid, "nearest", lambda pixels, mask: (pixels, pixels if mask is None else pixels & mask))
 
     def _footprint(self, scene: Scene, grid: PixelGrid) -> Mask:
         """Pixels of the grid inside the scene's raster; all of them where the catalogue does not tell."""
@@ -322,13 +328,12 @@ class _Work:
         inside[rows, _index(x_min - grid.left, grid.pixel) : _index(x_max - grid.left, grid.pixel)] = True
         return inside
 
-    def to_chips(self, array: CubeArray, image: _Image) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
-        """Pixels (c, b, y, x) and valid counts (c, y, x); cells outside the area stay empty."""
-        side = self.shard.block.side
-        pixels, valid = cut(image.pixels_byx, side), cut(image.valid_yx[None], side)[:, 0]
-        outside = [i for i in range(side * side) if i not in set(self.places.values())]
-        pixels[outside], valid[outside] = array.spec.info.fill, 0
-        return pixels, valid
+    def chips(self, image: _Image) -> list[tuple[NDArray[np.generic], NDArray[np.uint8]] | None]:
+        """Pixels (b, y, x) and valid counts (y, x) of each cell of the block; None for those outside the area."""
+        side, wanted = self.shard.block.side, set(self.places.values())
+        pixels, valid = chips_of(image.pixels_byx, side), chips_of(image.valid_yx[None], side)[:, :, 0]
+        at = [divmod(place, side) if place in wanted else None for place in range(side * side)]
+        return [None if chip is None else (pixels[chip], valid[chip]) for chip in at]
 
     def states(self, arrays: Sequence[CubeArray], images: Sequence[_Image]) -> dict[str, ChipState]:
         """Outcome of every chip, judged on the sensor's finest array."""
@@ -344,7 +349,7 @@ class _Work:
             "clouded_out": image.seen_yx,
             "no_data": image.covered_yx,
         }
-        per_chip = {name: np.any(cut(layer[None], side), axis=(1, 2, 3)) for name, layer in layers.items()}
+        per_chip = {name: any_of(layer, side) for name, layer in layers.items()}
         states: dict[str, ChipState] = {}
         for chip_id, place in self.places.items():
             state: ChipState = "no_scene"
@@ -357,7 +362,7 @@ class _Work:
 
     def valid_shares(self, arrays: Sequence[CubeArray], images: Sequence[_Image]) -> dict[str, float]:
         """Share of each chip's pixels with a valid observation, on the finest array."""
-        shares = cut((images[0].valid_yx > 0)[None], self.shard.block.side)[:, 0].mean((1, 2))
+        shares = share_of(images[0].valid_yx > 0, self.shard.block.side)
         return {chip_id: round(float(shares[place]), 6) for chip_id, place in self.places.items()}
 
 
@@ -376,9 +381,9 @@ def grid_of(block: Block, pixel_m: float) -> PixelGrid:
     return PixelGrid(block.epsg, x_min, y_max, pixel_m, size, size)
 
 
-def _converted(source: SourceImage, convert: Convert) -> SourceImage:
-    pixels, valid = convert(source.pixels_yx, source.valid_yx)
-    return replace(source, pixels_yx=pixels, valid_yx=valid)
+def _converted(raw: RawImage, convert: Convert) -> SourceImage:
+    pixels, valid = convert(raw.pixels_yx, raw.mask_yx)
+    return SourceImage(pixels, valid, raw.epsg, raw.transform)
 
 
 def _index(distance: float, pixel: float) -> int:

@@ -7,19 +7,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eo_batch.core.grid import Block
-from eo_batch.pixels.chips import cut, join
+from eo_batch.pixels.chips import any_of, chips_of, share_of
 from eo_batch.pixels.moments import EMPTY, Moments, merge, moments_of, moments_of_stored
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99))
-def test_join_undoes_cut_and_cut_undoes_join(side: int, bands: int, px: int, seed: int) -> None:
+def test_chips_are_views_of_the_image(side: int, bands: int, px: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 2**16, (bands, side * px, side * px), np.uint16)
-    chips = cut(image, side)
-    assert chips.shape == (side**2, bands, px, px)
-    assert chips.dtype == image.dtype
-    assert chips.flags.c_contiguous
-    np.testing.assert_array_equal(join(chips, side), image)
-    np.testing.assert_array_equal(cut(join(chips, side), side), chips)
+    chips = chips_of(image, side)
+    assert chips.shape == (side, side, bands, px, px)
+    assert np.shares_memory(chips, image)
+    for row, col in np.ndindex(side, side):
+        top = (side - 1 - row) * px
+        np.testing.assert_array_equal(chips[row, col], image[:, top : top + px, col * px : (col + 1) * px])
+    mask = image[0] > 40_000
+    each = chips_of(mask[None], side).reshape(side**2, -1)
+    np.testing.assert_array_equal(any_of(mask, side), each.any(1))
+    np.testing.assert_allclose(share_of(mask, side), each.mean(1))
 
 
 def test_chips_lie_where_their_cells_do() -> None:
@@ -30,10 +34,10 @@ def test_chips_lie_where_their_cells_do() -> None:
     pixel_m = chip_m // px
     steps = np.arange(side * px)
     x_yx, y_yx = np.meshgrid(x_min + (steps + 0.5) * pixel_m, y_max - (steps + 0.5) * pixel_m)
-    chips = cut(np.stack([x_yx, y_yx]), side)
+    chips = chips_of(np.stack([x_yx, y_yx]), side)
     for cell in block.cells():
         x0, y0, x1, y1 = cell.bounds
-        x, y = chips[block.place(cell)]
+        x, y = chips[divmod(block.place(cell), side)]
         assert x0 < x.min() < x.max() < x1
         assert y0 < y.min() < y.max() < y1
         assert (np.diff(x, axis=1) == pixel_m).all()  # columns eastwards

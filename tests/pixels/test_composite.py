@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from eo_batch.pixels.composite import mean, median, mosaic, valid_count
+from eo_batch.pixels.composite import fill_in, mean, median, valid_count
 
 Stack = tuple[NDArray[Any], NDArray[np.bool_]]
 
@@ -87,9 +87,11 @@ def test_mean(stack: Stack) -> None:
 
 
 @given(stacks())
-def test_mosaic_takes_the_first_valid_observation(stack: Stack) -> None:
+def test_a_mosaic_takes_the_first_valid_observation(stack: Stack) -> None:
     pixels, valid = stack
-    result, result_valid = mosaic(pixels, valid)
+    result, result_valid = np.zeros_like(pixels[0]), np.zeros_like(valid[0])
+    for more, of_it in zip(pixels, valid, strict=True):
+        fill_in(result, result_valid, more, of_it)
     assert result.dtype == pixels.dtype
     assert result.shape == result_valid.shape == pixels.shape[1:]
     for y, x in np.ndindex(result.shape):
