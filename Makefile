@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eo-batch needs Python 3.11 or newer: make PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,flows,kubernetes,serve,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,flows,kubernetes,netcdf,serve,dev]'
 	@touch $@
 
 # Azurite is the only server that comes from npm. Without npm, or without network, its tests are skipped.

@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help="Object stores.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+import_app = typer.Typer(help="Data in other layouts.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
 app.command("slice", rich_help_panel="What pods run")(pods.slice_)
 app.command("step", rich_help_panel="What pods run")(pods.step)
 
@@ -195,6 +197,20 @@ def sweep(
 
     for line in sweep_namespace(_placement(on, None), dry_run=dry_run):
         typer.echo(line)
+
+
+@import_app.command("m3leo")
+def import_m3leo(
+    folder: Annotated[Path, typer.Argument(help="Folder of an area: a folder of chips for each data set.")],
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="items.json in the folder")] = None,
+) -> None:
+    """Write a catalogue of chips that lie as M3LEO's do, so that a run can read them."""
+    from eo_batch.io.chip_folders import write_catalog
+
+    path, counts = write_catalog(folder, out or folder / "items.json")
+    for name, count in sorted(counts.items()):
+        typer.echo(f"{name}: {count} chips")
+    typer.echo(f"catalog: {path}")
 
 
 @app.command()

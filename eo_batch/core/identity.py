@@ -15,8 +15,8 @@ from eo_batch.core.spec import RunSpec
 
 CODE_VERSIONS: Mapping[str, int] = {
     "plan": 2,
-    "chips": 1,
-    "publish": 1,
+    "chips": 2,
+    "publish": 2,
     "pretrain": 2,
     "embed": 1,
     "probe": 1,

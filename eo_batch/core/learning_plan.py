@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from eo_batch.core.errors import SpecError, UsageError
 from eo_batch.core.grid import Block, parse_block_key
+from eo_batch.core.sensors import LABELS
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.core.timebins import STATIC_KEY
 
@@ -44,14 +45,14 @@ def learning_arrays(spec: RunSpec) -> tuple[LearningArray, ...]:
     Raises SpecError where a named array does not exist or holds labels, or where patches do not fit into its pixels.
     """
     known = {array.name: array for array in spec.arrays()}
-    measured = [name for name, array in known.items() if array.spec.kind != "classes"]
+    measured = [name for name, array in known.items() if array.spec.kind not in LABELS]
     for name in spec.pretrain.arrays:
         if name not in measured:
-            why = "holds class labels" if name in known else "is not in the cube"
+            why = "holds labels" if name in known else "is not in the cube"
             raise SpecError(f"pretrain.arrays: {name} {why}; choose from {', '.join(measured)}")
     wanted = [known[name] for name in measured if name in spec.pretrain.arrays or not spec.pretrain.arrays]
     if not wanted:
-        raise SpecError("sensors holds nothing but class labels; add a sensor to learn from")
+        raise SpecError("sensors holds nothing but labels; add a sensor to learn from")
     return tuple(LearningArray(array, _patch_px(spec, array)) for array in wanted)
 
 

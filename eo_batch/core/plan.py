@@ -297,9 +297,13 @@ def observation_day(scene: Scene, near_lon: float | None = None) -> str:
 
     Days are counted by the sun (15° an hour), since the UTC day can change within one pass.
 
+    Interferograms are told apart by both their days instead.
+
     near_lon: longitude of the ground that the mosaic is for, degrees. Without it the scene's own counts, by which
     one pass over the antimeridian falls on two days: the calendar's date changes there.
     """
+    if scene.pair is not None:
+        return scene.pair
     lon = _middle_lon(scene) if near_lon is None else near_lon
     return str((scene.moment + timedelta(hours=lon / 15)).date())
 

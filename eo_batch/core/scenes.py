@@ -1,10 +1,16 @@
 """One satellite scene as every later step sees it, whatever catalogue it came from."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 Affine6 = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f, of pixel corners."""
+
+
+def pair_days(pair: str) -> int:
+    """Days between the two dates of a pair such as `2018-01-06/2018-01-30`."""
+    first, second = (date.fromisoformat(day) for day in pair.split("/"))
+    return (second - first).days
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class Scene:
     """Id of the scene that `spare` belongs to."""
     refusal: str | None = None
     """Why the scene can't be used; kept so that the ledger can tell."""
+    pair: str | None = None
+    """Interferograms: the two days, `2018-01-06/2018-01-30`; several pairs can share a date."""
     ambiguous: bool = False
     """Whether the refusal is about the meaning of the numbers, which only a person can settle."""
 

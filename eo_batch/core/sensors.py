@@ -8,8 +8,9 @@ from typing import Literal
 
 from eo_batch.core.errors import SpecError
 
-Kind = Literal["s2-l2a", "s1", "dem", "classes", "continuous"]
-Resampling = Literal["nearest", "bilinear", "average"]
+Kind = Literal["s2-l2a", "s1", "dem", "classes", "continuous", "coherence", "interferogram", "points", "polygons"]
+Resampling = Literal["nearest", "bilinear", "mean", "sum"]
+"""Classes: nearest; measurements: bilinear; rates: mean by area; counts: dealt out by area, so that totals are kept."""
 Scale = Literal["linear", "db"]
 
 
@@ -25,6 +26,10 @@ class Band:
     """Native pixel size, metres."""
     wavelength_um: float | None = None
     """Centre wavelength, micrometres."""
+    derived_from: tuple[str, ...] = ()
+    """Bands that it is computed from, after these are composited; such a band has no file (`pixels/derived.py`)."""
+    units: str | None = None
+    """Physical unit, where it is not the kind's."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class SensorKind:
     """Whether the product has no time axis."""
     model_scale: Scale
     """Scale on which statistics are taken and models see it; `db` is 10*log10(physical)."""
+    limits: tuple[float, float] | None = None
+    """Smallest and largest physical value that can be a measurement; what lies outside is no data."""
 
     def band(self, name: str) -> Band:
         """The band called `name`. Raises SpecError listing the known ones."""
@@ -99,7 +106,12 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         kind="s1",
         title="Sentinel-1 backscatter, linear power",
         collections=("sentinel-1-rtc",),
-        bands=(Band("VV", ("VV", "vv"), 10), Band("VH", ("VH", "vh"), 10)),
+        bands=(
+            Band("VV", ("VV", "vv"), 10),
+            Band("VH", ("VH", "vh"), 10),
+            # A ratio of powers, so that in dB, as models see it, it is the difference VV - VH.
+            Band("VV/VH", (), 10, derived_from=("VV", "VH")),
+        ),
         dtype="float32",
         fill=float("nan"),
         scale_factor=1.0,
@@ -113,7 +125,13 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         kind="dem",
         title="Elevation",
         collections=("cop-dem-glo-30",),
-        bands=(Band("elevation", ("elevation", "dem", "data"), 10),),
+        bands=(
+            Band("elevation", ("elevation", "dem", "data"), 10),
+            Band("slope", (), 10, derived_from=("elevation",), units="degree"),
+            Band("aspect", (), 10, derived_from=("elevation",), units="degree"),
+            Band("eastness", (), 10, derived_from=("elevation",), units="1"),
+            Band("northness", (), 10, derived_from=("elevation",), units="1"),
+        ),
         dtype="float32",
         fill=float("nan"),
         scale_factor=1.0,
@@ -122,6 +140,8 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         resampling="bilinear",
         static=True,
         model_scale="linear",
+        # From below the deepest trench to above the highest summit: files that do not declare -32767 hold it.
+        limits=(-12_000.0, 9_000.0),
     ),
     "classes": SensorKind(
         kind="classes",
@@ -151,7 +171,77 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         static=True,
         model_scale="linear",
     ),
+    "coherence": SensorKind(
+        kind="coherence",
+        title="Interferometric coherence",
+        collections=(),
+        bands=(),
+        # As the global seasonal data set (GSSIC) stores it: hundredths, 0 is no data.
+        dtype="uint8",
+        fill=0,
+        scale_factor=0.01,
+        add_offset=0.0,
+        units="1",
+        resampling="bilinear",
+        static=False,
+        model_scale="linear",
+        limits=(0.0, 1.0),
+    ),
+    "interferogram": SensorKind(
+        kind="interferogram",
+        title="Interferograms of pairs of dates",
+        collections=(),
+        bands=(
+            Band("coherence", ("coherence",), 10),
+            Band("unwrapped_phase", ("unwrapped_phase",), 10, units="radian"),
+            # The same file, divided by the days of its pair: what pairs of different length have in common.
+            Band("phase_rate", ("unwrapped_phase",), 10, units="radian day-1"),
+        ),
+        dtype="float32",
+        fill=float("nan"),
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="1",
+        resampling="bilinear",
+        static=False,
+        model_scale="linear",
+    ),
+    "points": SensorKind(
+        kind="points",
+        title="Points in each pixel",
+        collections=(),
+        bands=(),
+        dtype="float32",
+        fill=float("nan"),
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="1",
+        resampling="sum",
+        static=True,
+        model_scale="linear",
+    ),
+    "polygons": SensorKind(
+        kind="polygons",
+        title="Share of each pixel that polygons cover",
+        collections=(),
+        bands=(),
+        dtype="float32",
+        fill=float("nan"),
+        scale_factor=1.0,
+        add_offset=0.0,
+        units="1",
+        resampling="mean",
+        static=True,
+        model_scale="linear",
+    ),
 }
+
+VECTORS = ("points", "polygons")
+"""Kinds whose files are vectors."""
+LABELS = ("classes", *VECTORS)
+"""Kinds that encoders don't see: what is to be predicted."""
+ZERO_IS_NODATA = ("s2-l2a", "classes", "coherence", "interferogram")
+"""Kinds that define 0 as no data, whether or not a file says it."""
 
 SCL_ASSETS = ("SCL", "scl")
 """Asset keys of Sentinel-2's scene classification."""

@@ -4,7 +4,7 @@ Frozen, unknown keys refused, every field documented with its unit. Sections map
 a stage's prefix depends only on the sections it reads (see `core/identity.py`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
@@ -15,7 +15,7 @@ from shapely.geometry import MultiPolygon
 from eo_batch.core.area import area_from_bbox, area_from_geojson
 from eo_batch.core.errors import SpecError
 from eo_batch.core.learning import EmbedSpec, PretrainSpec, ProbeSpec
-from eo_batch.core.sensors import SCL_INVALID, SENSOR_KINDS, Band, SensorKind
+from eo_batch.core.sensors import SCL_INVALID, SENSOR_KINDS, VECTORS, Band, Kind, SensorKind
 from eo_batch.core.timebins import STATIC_KEY, TimeBin, check_step, time_bins
 
 
@@ -97,19 +97,30 @@ class GridSpec(Section):
         return self
 
 
+_FIELDS_OF_KIND = {
+    "continuous": ("resampling", "units", "dated"),
+    "vectors": ("where",),
+    "interferogram": ("min_baseline_days", "max_baseline_days"),
+}
+"""Fields of a sensor that mean nothing for other kinds."""
+
+
 class SensorSpec(Section):
     """One product on the lattice."""
 
-    kind: Literal["s2-l2a", "s1", "dem", "classes", "continuous"]
+    kind: Kind
     """What the product is."""
     collections: tuple[str, ...] = ()
     """STAC collections to search; empty means the kind's usual ones."""
     bands: tuple[str, ...] = ()
-    """Bands to store, by canonical name (B04, VV, elevation); empty means B02 B03 B04 B08 for Sentinel-2 and
-    all bands for other kinds."""
+    """Bands to store, by canonical name; empty means B02 B03 B04 B08 for Sentinel-2, coherence and phase_rate for
+    interferograms, and all bands that have files for other kinds. Computed from others: VV/VH of `s1`; slope, aspect
+    (degrees clockwise from grid north, none if flat), eastness and northness (sine and cosine of aspect, times the
+    sine of slope; 0 if flat) of `dem`; phase_rate of `interferogram` (phase divided by the days of its pair)."""
     assets: dict[str, str] = Field(default_factory=dict)
-    """Asset key of a band where it is not a usual one, as {band: key}. Names the bands of `classes` and
-    `continuous`."""
+    """Asset key of a band where it is not a usual one, as {band: key}; `key#2` is the second band of a file with
+    several, `key#name` a variable of a data set. Names the bands of `classes`,
+    `continuous`, `coherence`, `points` and `polygons`."""
     legend: dict[int, str] = Field(default_factory=dict)
     """Names of class codes, for people; changes no pixel."""
     composite: Literal["median", "mean"] = "median"
@@ -131,20 +142,62 @@ class SensorSpec(Section):
     bands."""
     pixel_m: Annotated[float, Field(gt=0)] | None = None
     """Pixel size of all bands in the cube, metres; empty means each band's own (native, or twice the finest
-    for 20 m and 60 m bands)."""
+    for 20 m and 60 m bands); a whole chip for points."""
+    resampling: Literal["bilinear", "mean", "sum"] | None = None
+    """Continuous rasters: bilinear (if empty), or weighted by area: `mean` for rates such as tree cover, `sum` for
+    counts such as people, whose total is kept."""
+    units: str | None = None
+    """Continuous rasters: physical unit, as UDUNITS writes it."""
+    dated: bool = False
+    """Continuous rasters: whether images belong to time bins, as a series does, and not to all time, as a map does."""
+    min_baseline_days: Annotated[float, Field(ge=0)] = 0.0
+    """Interferograms: pairs whose two dates are closer than this are left out, days."""
+    max_baseline_days: Annotated[float, Field(gt=0)] = 366.0
+    """Interferograms: pairs whose two dates are further apart are left out, days."""
+    where: dict[str, tuple[str | int, ...]] = Field(default_factory=dict)
+    """Points and polygons: only features whose property has one of the values, as {property: [value, …]}; name every
+    spelling that is meant."""
+    epsg: Annotated[int, Field(gt=0)] | None = None
+    """EPSG code of a Zarr or netCDF data set that does not tell its own."""
     catalog: str | None = None
-    """Catalogue of this sensor, if not the run's."""
+    """Catalogue of this sensor, if not the run's. May also be a Zarr (`….zarr`) or netCDF (`….nc`) data set, whose
+    variables are the asset keys."""
 
     @property
     def info(self) -> SensorKind:
-        """The kind's row in the table of kinds."""
-        return SENSOR_KINDS[self.kind]
+        """The kind's row in the table of kinds, with what the spec says of a continuous raster filled in."""
+        row = SENSOR_KINDS[self.kind]
+        if self.kind != "continuous":
+            return row
+        return replace(
+            row,
+            resampling=self.resampling or row.resampling,
+            units=self.units or row.units,
+            static=not self.dated,
+        )
+
+    @model_validator(mode="after")
+    def _only_of_its_kind(self) -> Self:
+        for name, fields in _FIELDS_OF_KIND.items():
+            fits = self.kind == name or (name == "vectors" and self.kind in VECTORS)
+            for field in fields:
+                default = type(self).model_fields[field].get_default(call_default_factory=True)
+                if not fits and getattr(self, field) != default:
+                    raise ValueError(
+                        f"{field}={getattr(self, field)!r} is for kind {name}, not {self.kind}; leave it out"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _known_bands(self) -> Self:
         if not self.info.bands and not self.assets:
             raise ValueError(f"a sensor of kind {self.kind} needs assets: {{band: asset key}}")
         known = {band.name for band in self.info.bands} | set(self.assets)
+        computed = [band.name for band in self.info.bands if band.derived_from and band.name in self.assets]
+        if computed:
+            raise ValueError(
+                f"assets: {computed[0]} of {self.kind} is computed and has no file; leave it out of assets"
+            )
         for name in self.bands:
             if name not in known:
                 raise ValueError(f"bands: {name!r} is no band of {self.kind}; known: {', '.join(sorted(known))}")
@@ -159,13 +212,24 @@ class SensorSpec(Section):
     def band_rows(self) -> tuple[Band, ...]:
         """The chosen bands; keys given under `assets` come first in each."""
         table = {band.name: band for band in self.info.bands}
-        usual = ("B02", "B03", "B04", "B08") if self.kind == "s2-l2a" else tuple(table) or tuple(self.assets)
-        rows = []
-        for name in self.bands or usual:
-            row = table.get(name, Band(name, (), 10))
-            extra = (self.assets[name],) if name in self.assets else ()
-            rows.append(Band(name, extra + row.assets, row.native_m, row.wavelength_um))
-        return tuple(rows)
+        filed = tuple(name for name, band in table.items() if not band.derived_from)
+        some = {"s2-l2a": ("B02", "B03", "B04", "B08"), "interferogram": ("coherence", "phase_rate")}
+        usual = some.get(self.kind) or filed or tuple(self.assets)
+        return tuple(self._row(name) for name in self.bands or usual)
+
+    def read_rows(self) -> tuple[Band, ...]:
+        """The bands that are read from files: the chosen ones, and what others of them are computed from."""
+        return self.sources_of(self.band_rows())
+
+    def sources_of(self, bands: tuple[Band, ...]) -> tuple[Band, ...]:
+        """The bands with files that some bands need, each once."""
+        names = dict.fromkeys(name for band in bands for name in band.derived_from or (band.name,))
+        return tuple(self._row(name) for name in names)
+
+    def _row(self, name: str) -> Band:
+        row = next((band for band in self.info.bands if band.name == name), Band(name, (), 10))
+        extra = (self.assets[name],) if name in self.assets else ()
+        return replace(row, assets=extra + row.assets)
 
 
 class SplitSpec(Section):
@@ -275,7 +339,10 @@ class RunSpec(Section):
         if sensor.kind == "s2-l2a":
             # 60 m bands share the 20 m array: one array less for a resampling that is written in its attributes.
             return min(band.native_m, 20.0) * sensor.pixel_scale
-        return self.grid.gsd_m if not sensor.info.bands or sensor.kind == "dem" else band.native_m * sensor.pixel_scale
+        if sensor.kind == "points":
+            return float(self.grid.chip_m)  # one count a chip: positions are seldom as good as a pixel
+        own = sensor.kind in ("dem", "interferogram") or not sensor.info.bands
+        return self.grid.gsd_m if own else band.native_m * sensor.pixel_scale
 
 
 @dataclass(frozen=True)
@@ -300,3 +367,12 @@ class CubeArray:
     def band_names(self) -> tuple[str, ...]:
         """Band labels in order."""
         return tuple(band.name for band in self.bands)
+
+    @property
+    def read_names(self) -> tuple[str, ...]:
+        """Names of the bands that are read to make it."""
+        return tuple(band.name for band in self.spec.sources_of(self.bands))
+
+    def units_of(self, band: Band) -> str:
+        """Physical unit of one of its bands."""
+        return band.units or self.spec.info.units

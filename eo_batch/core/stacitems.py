@@ -5,15 +5,15 @@ Works on dictionaries rather than `pystac.Item`, which moves `proj:epsg` to `pro
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from eo_batch.core.errors import CatalogError
 from eo_batch.core.radiometry import BASELINE_PROPERTIES, OFFSET_FLAGS, PRODUCT_PROPERTIES, baseline_of, s2_offset
-from eo_batch.core.scenes import Affine6, Asset, Scene
-from eo_batch.core.sensors import SCL_ASSETS
+from eo_batch.core.scenes import Affine6, Asset, Scene, pair_days
+from eo_batch.core.sensors import SCL_ASSETS, VECTORS
 from eo_batch.core.spec import SensorSpec
 
 Item = Mapping[str, Any]
@@ -23,6 +23,10 @@ _TILE_PARTS = ("utm_zone", "latitude_band", "grid_square")
 _MGRS_IN_ID = re.compile(r"_T?(\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?:_|$)")
 SAME_SENSING = timedelta(seconds=1)
 """Times this close are one sensing: publishers round them differently, and two passes are minutes apart."""
+OF_INTERVALS = ("coherence", "interferogram")
+"""Kinds whose items count by the middle of their two dates."""
+OF_THEIR_OWN = frozenset({*OF_INTERVALS, *VECTORS})
+"""Kinds whose rules look at what each item has of its own, its times or its box; there are few of them."""
 OWN_PROPERTIES = ("datetime", "start_datetime", "end_datetime", "eo:cloud_cover", "platform")
 """What an item has a value of its own of; the rules below only hand it on."""
 RULE_PROPERTIES = (
@@ -61,7 +65,7 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
         item_id = str(item["id"])
         stated: Mapping[str, Any] = item["properties"]
         properties = {name: stated[name] for name in (*OWN_PROPERTIES, *RULE_PROPERTIES) if name in stated}
-        moment = _moment(properties)
+        moment = _moment(properties, of_interval=sensor.kind in OF_INTERVALS)
         bbox = _bbox(item)
         raw_assets: Mapping[str, Mapping[str, Any]] = item["assets"]
     except (KeyError, TypeError, ValueError) as error:
@@ -69,13 +73,22 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
             f"item {item.get('id', '(no id)')} of {base_href} is not a usable STAC item: {error!r}"
         ) from error
     refusals: list[str] = []
+    pair = None
+    if sensor.kind == "interferogram":
+        pair, refusal = _pair(properties, sensor)
+        refusals.extend([refusal] if refusal else [])
     assets: list[Asset] = []
     for band, keys in asset_keys(sensor):
-        raw = next((raw_assets[key] for key in keys if key in raw_assets), None)
+        found = next((key for key in keys if key.partition("#")[0] in raw_assets), "")
+        name, mark, part = found.partition("#")
+        raw = raw_assets.get(name)
         if raw is None or "href" not in raw:
             refusals.append(f"no asset for {band} (looked for {', '.join(keys)})")
             continue
+        raw = {**raw, "href": f"{raw['href']}{mark}{part}"} if part else raw
         asset, refusal = _asset(band, raw, item, properties, sensor, base_href)
+        if band == "phase_rate" and pair is not None:
+            asset = replace(asset, scale=asset.scale / pair_days(pair))
         assets.append(asset)
         if refusal:
             refusals.append(refusal)
@@ -93,13 +106,14 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
         cloud_pct=_float(properties.get("eo:cloud_cover")),
         assets=tuple(assets),
         refusal="; ".join(dict.fromkeys(refusals)) or None,
+        pair=pair,
         ambiguous=any("declare sensors" in refusal for refusal in refusals),
     )
 
 
 def asset_keys(sensor: SensorSpec) -> list[tuple[str, tuple[str, ...]]]:
     """The files that a scene of a sensor needs: band, and the keys that it can be listed under, the best first."""
-    wanted = [(band.name, band.assets) for band in sensor.band_rows()]
+    wanted = [(band.name, band.assets) for band in sensor.read_rows()]
     return [*wanted, ("SCL", SCL_ASSETS)] if sensor.kind == "s2-l2a" else wanted
 
 
@@ -163,17 +177,25 @@ def _asset(
             refusal = f"{band}: neither item nor spec says whether values are dB or linear; declare sensors.*.values"
         if _is_ungridded(properties, raw):
             refusal = (
-                f"{band}: the file is not map-projected (ground range); it needs calibration and terrain correction"
+                f"{band}: the file is not map-projected (ground range); it needs calibration and terrain correction, "
+                "which sarsen does; give its results as files of linear power"
             )
-    elif sensor.kind == "continuous":
+    elif sensor.kind in ("continuous", "coherence", "interferogram"):
         scale = float(first.get("scale") or 1.0)
         offset_dn = float(first.get("offset") or 0.0) / scale
+    epsg = _epsg(raw) or _epsg(properties)
+    transform = _affine(raw.get("proj:transform") or properties.get("proj:transform"))
+    shape = _shape(raw.get("proj:shape") or properties.get("proj:shape"))
+    if sensor.kind in VECTORS:  # the item's box is the ground that they speak of: one pixel, as it were
+        west, south, east, north = _bbox(item)
+        epsg, shape = 4326, (1, 1)
+        transform = ((east - west) % 360.0, 0.0, west, 0.0, south - north, north)
     asset = Asset(
         band=band,
         href=href,
-        epsg=_epsg(raw) or _epsg(properties),
-        transform=_affine(raw.get("proj:transform") or properties.get("proj:transform")),
-        shape=_shape(raw.get("proj:shape") or properties.get("proj:shape")),
+        epsg=epsg,
+        transform=transform,
+        shape=shape,
         nodata=_float(first.get("nodata")),
         scale=scale,
         offset_dn=offset_dn,
@@ -238,8 +260,25 @@ def _shape(value: Any) -> tuple[int, int] | None:
     return int(value[0]), int(value[1])
 
 
-def _moment(properties: Mapping[str, Any]) -> datetime:
-    if properties.get("datetime"):
+def _pair(properties: Mapping[str, Any], sensor: SensorSpec) -> tuple[str | None, str | None]:
+    """The two days of an interferogram, and why it can't be used."""
+    first, second = properties.get("start_datetime"), properties.get("end_datetime")
+    if not first or not second:
+        return None, "the item does not name the two dates of its pair (start_datetime, end_datetime)"
+    pair = f"{parse_time(str(first)).date()}/{parse_time(str(second)).date()}"
+    days = pair_days(pair)
+    if days < 1:
+        return None, f"its two dates are one or in the wrong order ({pair})"
+    if not sensor.min_baseline_days <= days <= sensor.max_baseline_days:
+        window = f"{sensor.min_baseline_days:g} to {sensor.max_baseline_days:g}"
+        return pair, f"temporal baseline of {days} days is outside {window}"
+    return pair, None
+
+
+def _moment(properties: Mapping[str, Any], of_interval: bool) -> datetime:
+    """The item's time; the middle of its interval where it has no time, or where the interval is what counts."""
+    whole = properties.get("start_datetime") and properties.get("end_datetime")
+    if properties.get("datetime") and not (of_interval and whole):
         return parse_time(str(properties["datetime"]))
     start, end = parse_time(str(properties["start_datetime"])), parse_time(str(properties["end_datetime"]))
     return start + (end - start) / 2

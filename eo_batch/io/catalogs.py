@@ -1,4 +1,6 @@
-"""Search a STAC catalogue once: an API, a static catalogue or an ItemCollection (`io/geoparquet.py` reads tables).
+"""Search a catalogue once: a STAC API, a static catalogue, an ItemCollection, or what xarray opens.
+
+`io/geoparquet.py` reads tables.
 
 Gives items as plain dictionaries with the address that their relative hrefs are resolved against.
 """
@@ -21,6 +23,7 @@ from eo_batch.core.stacitems import absolute_href, parse_time
 from eo_batch.core.timebins import midnight
 from eo_batch.io.assets import open_asset
 from eo_batch.io.fetch import classify
+from eo_batch.io.xarrays import is_dataset, items_of
 from eo_batch.settings import Settings
 
 Item = Mapping[str, Any]
@@ -50,6 +53,8 @@ class Query:
     """First day, UTC; None for products without a time axis."""
     end: date | None
     """Day after the last."""
+    epsg: int | None = None
+    """CRS of a data set that does not tell its own."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ def search(query: Query, settings: Settings, on_progress: Progress | None = None
 
 def _source(href: str, query: Query, settings: Settings, seen: set[str]) -> Iterator[tuple[Item, str]]:
     """Items of any kind of catalogue, unfiltered where it can't filter; adds collections that it names to `seen`."""
+    if is_dataset(href):
+        return ((item, href) for item in items_of(href, settings, query.epsg))
     document = _document(href, settings)
     kind = document.get("type")
     if kind == "FeatureCollection":

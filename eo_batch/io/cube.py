@@ -55,15 +55,18 @@ def _ensure(group: zarr.Group, array: CubeArray, chips: int, n_bins: int, side: 
     y, x, band = f"y_{array.pixel_m:g}m", f"x_{array.pixel_m:g}m", f"band_{array.name}"
     labels = ["chip_id", "epsg", "x0", "y0", "lon", "lat"] + ([] if kind.static else ["time_bin"])
     wavelengths = [f"wavelength_{array.name}"] if any(b.wavelength_um for b in array.bands) else []
+    units = [array.units_of(band) for band in array.bands]
+    own_units = [f"units_{array.name}"] if len(set(units)) > 1 else []
     attributes: dict[str, Any] = {
         "long_name": kind.title,
-        "units": kind.units,
         "pixel_size_m": array.pixel_m,
         "resampling": kind.resampling,
         "composite": "none" if kind.static else array.spec.composite,
-        "coordinates": " ".join(labels + wavelengths),
+        "coordinates": " ".join(labels + wavelengths + own_units),
         "product": kind.kind,
     }
+    if not own_units:
+        attributes["units"] = units[0]
     if np.issubdtype(np.dtype(kind.dtype), np.integer):
         attributes["_FillValue"] = int(kind.fill)
     if (kind.scale_factor, kind.add_offset) != (1.0, 0.0):
@@ -102,6 +105,8 @@ def _ensure(group: zarr.Group, array: CubeArray, chips: int, n_bins: int, side: 
             np.array([b.wavelength_um or np.nan for b in array.bands]),
             {"long_name": "centre wavelength", "units": "um", "standard_name": "radiation_wavelength"},
         )
+    for name in own_units:
+        _coordinate(group, name, (band,), np.array(units, dtype=object), {"long_name": "unit of the band"})
     offsets = (np.arange(px) + 0.5) * array.pixel_m
     _coordinate(group, x, (x,), offsets, {"long_name": "pixel centre east of x0", "units": "m"})
     _coordinate(group, y, (y,), -offsets, {"long_name": "pixel centre north of y0 (negative: south)", "units": "m"})

@@ -8,6 +8,7 @@ time, platform, box, cloud cover, addresses, and the tile where nothing but the 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from eo_batch.core.radiometry import BASELINE_PROPERTIES, PRODUCT_PROPERTIES, ba
 from eo_batch.core.scenes import Scene
 from eo_batch.core.spec import SensorSpec
 from eo_batch.core.stacitems import (
+    OF_THEIR_OWN,
     RULE_PROPERTIES,
     absolute_href,
     asset_keys,
@@ -30,7 +32,7 @@ from eo_batch.core.stacitems import (
     tile_stated,
 )
 from eo_batch.core.utm import Floats
-from eo_batch.io.scenetable import SceneTable, concat, kind_of
+from eo_batch.io.scenetable import SceneTable, concat, kind_of, scene_table
 
 _SCHEME = r"^[A-Za-z][A-Za-z0-9+.-]*:"
 _HEAD = r"^(?P<head>[^/]*//[^/]*/?[^/]*)"
@@ -55,10 +57,13 @@ def scenes_of_rows(
 
     known: of earlier calls about the same sensor and base address; it is added to.
     """
+    if sensor.kind in OF_THEIR_OWN:
+        return scene_table(scene_of_item(item, sensor_name, sensor, base_href) for item in _whole_items(rows))
     asked = _Asked(sensor_name, sensor, base_href, {} if known is None else known)
     rows = rows.combine_chunks()
     files = _column(rows, "assets")
-    keys = {key for _, keys in asset_keys(sensor) for key in keys if files.type.get_field_index(key) >= 0}
+    listed = {key.partition("#")[0] for _, keys in asset_keys(sensor) for key in keys}
+    keys = {key for key in listed if files.type.get_field_index(key) >= 0}
     there = {key: pc.struct_field(files, [key]) for key in sorted(keys)}
     hrefs = {key: pc.struct_field(files, [key, "href"]) for key in there if _has_href(files.type, key)}
     # Which files a row has decides which of them it is asked for: rows that have the same are taken together.
@@ -96,7 +101,8 @@ def _alike(rows: pa.Table, asked: _Asked) -> SceneTable:
     """Scenes of rows that have the same files."""
     files, ids = _column(rows, "assets"), _column(rows, "id").cast(pa.string())
     chosen = _chosen(files, asked.sensor)
-    named = {key: absolute(pc.struct_field(files, [key, "href"]), asked.base_href) for key in chosen}
+    files_of = dict.fromkeys(key for key, _ in chosen)
+    named = {key: absolute(pc.struct_field(files, [key, "href"]), asked.base_href) for key in files_of}
     heads = {key: _heads(hrefs) for key, hrefs in named.items()}
     baseline = _baselines(rows)
     group = _combined(_looked_at(rows, files, ids, heads, baseline))
@@ -125,20 +131,34 @@ def _alike(rows: pa.Table, asked: _Asked) -> SceneTable:
         boxes(rows),
         np.full(len(rows), np.nan) if cloud is None or pa.types.is_string(cloud.type) else _floats(cloud),
         np.array(refusals, object)[group],
-        _interleaved([named[key] for key in chosen], len(rows)),
+        _interleaved([_part_of(named[key], part) for key, part in chosen], len(rows)),
         np.full(len(rows), -1, np.int64),
     )
 
 
-def _chosen(files: pa.StructArray, sensor: SensorSpec) -> list[str]:
-    """Keys of the files that each of these rows is read from, in order; all rows have the same."""
+def _chosen(files: pa.StructArray, sensor: SensorSpec) -> list[tuple[str, str]]:
+    """Keys of the files that each of these rows is read from, in order, with the parts of them: the same for all rows."""
     chosen = []
     for _, keys in asset_keys(sensor):
-        listed = (key for key in keys if files.type.get_field_index(key) >= 0)
-        key = next((key for key in listed if pc.struct_field(files, [key])[0].is_valid), None)
+        parts = (key.partition("#")[::2] for key in keys)
+        listed = ((key, part) for key, part in parts if files.type.get_field_index(key) >= 0)
+        key, part = next(((k, p) for k, p in listed if pc.struct_field(files, [k])[0].is_valid), ("", ""))
         if key and _has_href(files.type, key) and pc.struct_field(files, [key, "href"])[0].is_valid:
-            chosen.append(key)
+            chosen.append((key, part))
     return chosen
+
+
+def _part_of(hrefs: pa.Array, part: str) -> pa.Array:
+    return pc.binary_join_element_wise(hrefs, pa.scalar(part, pa.large_string()), "#") if part else hrefs
+
+
+def _whole_items(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    """Items of rows, as far as the rules look at them."""
+    own = {"id", "collection", "assets", "bbox"}
+    for row, bbox in zip(rows.drop_columns("bbox").to_pylist(), boxes(rows).tolist(), strict=True):
+        item = {name: row[name] for name in ("id", "collection") if row.get(name) is not None}
+        properties = {n: str(v) if isinstance(v, datetime) else v for n, v in row.items() if n not in own}
+        yield item | {"bbox": bbox, "properties": _present(properties), "assets": _without_nulls(row["assets"] or {})}
 
 
 def _looked_at(

@@ -1,13 +1,19 @@
 """Read one band of one file over one block: async range requests, decoding in threads, no resampling.
 
 Tiled GeoTIFFs take the fast path (async-geotiff over obstore); other formats and layouts are fetched whole
-and opened by GDAL behind the same protocol.
+and opened by GDAL behind the same protocol. An address with a `#` names a band by number, or a variable of
+what xarray opens.
 """
 
+import asyncio
+import threading
 import warnings
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from async_geotiff import GeoTIFF, Window
+from obstore.exceptions import BaseError
 
 from eo_batch.core.errors import ReadError, StoreError
 from eo_batch.core.scenes import Affine6, Asset
@@ -16,10 +22,13 @@ from eo_batch.io.fetch import ByteBudget, Fetcher, classify
 from eo_batch.io.gdal import read_whole
 from eo_batch.io.tiles import decodable, read_window
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
+from eo_batch.io.xarrays import open_dataset, read_variable
 from eo_batch.settings import Settings
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+T = TypeVar("T")
 
 
 class RasterReader(Protocol):
@@ -47,22 +56,42 @@ class AssetReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._budget = ByteBudget(settings.inflight_bytes)
+        self._datasets: dict[str, Any] = {}
+        self._opening = threading.Lock()
 
     @property
     def patience_s(self) -> float:
         """See `RasterReader`."""
         return self._settings.assets_patience_s
 
+    async def whole(self, asset: Asset) -> tuple[bytes, int, int]:
+        """A file's bytes, the bytes that were fetched, and the requests. Raises ReadError."""
+
+        async def all_of(fetcher: Fetcher, key: str) -> tuple[bytes, int, int]:
+            return await fetcher.whole(key), fetcher.bytes_in, fetcher.requests
+
+        return await self._with_token(asset, all_of)
+
     async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
-        """See `RasterReader`. What a token does not open is tried once more with a new one."""
+        """See `RasterReader`."""
+        href, _, part = asset.href.partition("#")
+        if part and not part.isdigit():
+            return await asyncio.to_thread(self._variable, asset, bounds_of, margin_px)
+        file = replace(asset, href=href)
+        band = int(part or 0)
+        return await self._with_token(file, lambda found, key: self._read(found, key, file, bounds_of, margin_px, band))
+
+    async def _with_token(self, asset: Asset, job: Callable[[Fetcher, str], Awaitable[T]]) -> T:
+        """What `job` gives for a file. What a token does not open is tried once more with a new one."""
         client, key = self._open(asset)
+        stall_s = self._settings.assets_stall_s
         try:
-            return await self._read(client, key, asset, bounds_of, margin_px)
+            return await job(Fetcher(client, asset.href, self._budget, stall_s), key)
         except ReadError as error:
             if error.kind != "forbidden" or not renew_asset(asset.href, self._settings, client):
                 raise
         client, key = self._open(asset)
-        return await self._read(client, key, asset, bounds_of, margin_px)
+        return await job(Fetcher(client, asset.href, self._budget, stall_s), key)
 
     def _open(self, asset: Asset) -> tuple["ObjectStore", str]:
         try:
@@ -73,16 +102,15 @@ class AssetReader:
             raise ReadError(asset.href, "missing", f"the catalogue's address is none: {error}") from error
 
     async def _read(
-        self, client: "ObjectStore", key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int
+        self, fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int, band: int
     ) -> RawImage | None:
-        fetcher = Fetcher(client, asset.href, self._budget, self._settings.assets_stall_s)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # striped files: told apart below
                 tiff = await GeoTIFF.open(key, store=fetcher)
             if tiff.ifd.tile_width is None:
                 return await read_whole(fetcher, key, asset, bounds_of, margin_px)
-            return await self._window(tiff, fetcher, key, asset, bounds_of, margin_px)
+            return await self._window(tiff, fetcher, key, asset, bounds_of, margin_px, band)
         except (ReadError, MemoryError):
             raise
         except Exception as error:
@@ -93,13 +121,28 @@ class AssetReader:
                 return await read_whole(fetcher, key, asset, bounds_of, margin_px)
             raise ReadError(asset.href, "corrupt", str(error).split("\n", 1)[0][:300]) from error
 
+    def _variable(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
+        base = asset.href.partition("#")[0]
+        with self._opening:  # one after another: netCDF's library takes one thread, and a data set is opened once
+            try:
+                if base not in self._datasets:
+                    self._datasets[base] = open_dataset(base, self._settings)
+            except (BaseError, OSError, StoreError) as error:
+                raise ReadError(asset.href, classify(error), str(error).split("\n", 1)[0][:300]) from error
+            except (KeyError, ValueError) as error:
+                raise ReadError(asset.href, "corrupt", str(error).split("\n", 1)[0][:300]) from error
+            return read_variable(self._datasets[base], asset, bounds_of, margin_px)
+
     async def _window(
-        self, tiff: GeoTIFF, fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int
+        self, tiff: GeoTIFF, fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int, band: int
     ) -> RawImage | None:
         epsg = _epsg_of(tiff, asset)
         transform = _transform_of(tiff)
-        if tiff.count != 1:
-            raise ReadError(asset.href, "corrupt", f"the file has {tiff.count} bands where one was expected")
+        if not band and tiff.count != 1:
+            remedy = "name one of them with assets: {band: key#number}"
+            raise ReadError(asset.href, "corrupt", f"the file has {tiff.count} bands where one was expected; {remedy}")
+        if band > tiff.count:
+            raise ReadError(asset.href, "missing", f"the file has {tiff.count} bands, no band {band}")
         window = window_of(transform, tiff.height, tiff.width, bounds_of(epsg), margin_px)
         if window is None:
             return None
@@ -109,7 +152,7 @@ class AssetReader:
             pixels = await read_window(tiff, fetcher, key, window)
         else:
             array = await tiff.read(window=Window(col_off=col, row_off=row, width=cols, height=rows))
-            pixels, mask = array.data[0], array.mask
+            pixels, mask = array.data[max(band, 1) - 1], array.mask
         return RawImage(
             pixels,
             mask,

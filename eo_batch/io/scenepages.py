@@ -33,6 +33,7 @@ _OF_KIND = {
     "baseline": pa.string(),
     "orbit_state": pa.string(),
     "relative_orbit": pa.int32(),
+    "pair": pa.string(),
     "ambiguous": pa.bool_(),
 }
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from eo_batch.core.columns import Ints
 from eo_batch.core.digest import JsonValue, canonical_json
-from eo_batch.core.errors import RadiometryError
-from eo_batch.core.plan import SceneColumns, asset_bounds, check_orbits, left_out, microseconds, moment_of
+from eo_batch.core.errors import PlanError, RadiometryError
+from eo_batch.core.plan import SceneColumns, asset_bounds, check_orbits, in_bin, left_out, microseconds, moment_of
 from eo_batch.core.reach import WGS84
-from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.scenes import Asset, Scene, pair_days
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.stacitems import SAME_SENSING, Listed, resolve_duplicates
 from eo_batch.core.utm import Floats
@@ -240,7 +240,26 @@ def usable(table: SceneTable, spec: RunSpec) -> SceneTable:
     used = [table.kinds[k] for k in np.unique(table.kind[refusal == None])]  # noqa: E711
     for name, sensor in spec.sensors.items():
         check_orbits(name, sensor, (kind.orbit_state for kind in used if kind.sensor == name))
-    return replace(table, refusal=refusal)
+    found = replace(table, refusal=refusal)
+    _check_phases(found, spec)
+    return found
+
+
+def _check_phases(table: SceneTable, spec: RunSpec) -> None:
+    """Raise PlanError where phases over intervals of several lengths would be averaged."""
+    for name, sensor in spec.sensors.items():
+        if "unwrapped_phase" not in [band.name for band in sensor.read_rows()]:
+            continue
+        own = np.flatnonzero((np.array(table.column("sensor"), object)[table.kind] == name) & (table.refusal == None))  # noqa: E711
+        for key in spec.bins_of(sensor):
+            pairs = {table.kinds[k].pair for k in table.kind[own[in_bin(table.moment_us[own], spec, key)]]}
+            days = sorted({pair_days(pair) for pair in pairs if pair is not None})
+            if len(days) > 1:
+                raise PlanError(
+                    f"sensors.{name}: bin {key} holds pairs of {', '.join(map(str, days))} days, whose phases must not "
+                    "be averaged; store phase_rate instead of unwrapped_phase, or choose one length with "
+                    "min_baseline_days and max_baseline_days, or a shorter time.step"
+                )
 
 
 def _frame(kind: Scene) -> tuple[int, tuple[float, float, float, float]] | None:

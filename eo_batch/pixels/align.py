@@ -50,6 +50,16 @@ class PixelGrid:
         """(x_min, y_min, x_max, y_max)."""
         return self.left, self.top - self.rows * self.pixel, self.left + self.cols * self.pixel, self.top
 
+    @property
+    def transform(self) -> Affine6:
+        """Corner of the first pixel and pixel sizes."""
+        return self.pixel, 0.0, self.left, 0.0, -self.pixel, self.top
+
+    def grown(self, pixels: int) -> "PixelGrid":
+        """The grid with so many more pixels on every side."""
+        more, reach = 2 * pixels, pixels * self.pixel
+        return replace(self, left=self.left - reach, top=self.top + reach, rows=self.rows + more, cols=self.cols + more)
+
 
 @dataclass(frozen=True)
 class SourceImage:
@@ -77,7 +87,7 @@ def align(source: SourceImage, grid: PixelGrid, method: Resampling) -> Aligned:
     """The source on `grid`; pixels that it does not reach are invalid.
 
     method: used where the grids do not nest. `nearest` for classes, which can't be averaged; `bilinear` for
-    measurements; `average` for rates. Measurements are averaged where source pixels are finer than the grid's.
+    measurements, which are averaged where source pixels are finer than the grid's. (`mean` and `sum`: `areas.py`.)
     """
     ratio = nesting_ratio(source, grid)
     if ratio == 1.0:
@@ -91,7 +101,7 @@ def align(source: SourceImage, grid: PixelGrid, method: Resampling) -> Aligned:
             _scaled(source.transform, 1 / k),
         )
         return _paste(finer, grid, f"repeated {k}x")
-    k = max(1, round(grid.pixel / _pixel_size(source, grid)))
+    k = max(1, round(grid.pixel / pixel_size(source, grid)))
     if method == "nearest" or k == 1:
         pixels, valid = _resample(source, grid, "nearest" if method == "nearest" else "bilinear")
         return Aligned(pixels, valid, "nearest" if method == "nearest" else "bilinear")
@@ -111,7 +121,7 @@ def outline_in(grid: PixelGrid, epsg: int, points: int = 33) -> tuple[float, flo
     return float(out_x.min()), float(out_y.min()), float(out_x.max()), float(out_y.max())
 
 
-def _pixel_size(source: SourceImage, grid: PixelGrid) -> float:
+def pixel_size(source: SourceImage, grid: PixelGrid) -> float:
     """The source's pixel size at the grid's centre, in units of the grid."""
     if source.epsg == grid.epsg:
         return abs(source.transform[0])
@@ -191,13 +201,13 @@ def _source_position(source: SourceImage, grid: PixelGrid) -> tuple[Floats, Floa
     y = grid.top - (np.arange(grid.rows) + 0.5) * grid.pixel
     if source.epsg == grid.epsg:
         x_yx, y_yx = np.meshgrid(x, y)
-        return _to_pixels(source.transform, x_yx, y_yx)
+        return to_pixels(source.transform, x_yx, y_yx)
     at_col, at_row = _controls(grid.cols), _controls(grid.rows)
     control_x, control_y = np.meshgrid(grid.left + (at_col + 0.5) * grid.pixel, grid.top - (at_row + 0.5) * grid.pixel)
     exact_x, exact_y = project(grid.epsg, source.epsg, control_x, control_y)
     if source.epsg == _WGS84:  # no jump within the grid, or what is interpolated between would be anywhere
         exact_x = exact_x[0, 0] + (exact_x - exact_x[0, 0] + 180) % 360 - 180
-    col_cc, row_cc = _to_pixels(source.transform, exact_x, exact_y)
+    col_cc, row_cc = to_pixels(source.transform, exact_x, exact_y)
     col_yx, row_yx = (_interpolate(values, at_row, at_col, grid) for values in (col_cc, row_cc))
     if source.epsg == _WGS84:  # whole turns towards the window's middle
         turn, middle = 360.0 / abs(source.transform[0]), source.pixels_yx.shape[1] / 2
@@ -222,7 +232,8 @@ def _interpolate(values_rc: Floats, at_row: Floats, at_col: Floats, grid: PixelG
     return result
 
 
-def _to_pixels(transform: Affine6, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def to_pixels(transform: Affine6, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Position in a pixel grid, pixels from its corner: (column, row)."""
     a, b, c, d, e, f = transform
     det = a * e - b * d
     return (e * (x - c) - b * (y - f)) / det, (a * (y - f) - d * (x - c)) / det

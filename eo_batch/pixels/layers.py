@@ -66,11 +66,13 @@ def layer_of(source: Raster, grid: PixelGrid, method: Resampling, convert: Conve
         return _Nested(source, grid, round(ratio), convert)
     pixels, valid = convert(source.pixels_yx, source.mask_yx)
     aligned = align(SourceImage(pixels, valid, source.epsg, source.transform), grid, method)
-    return _Whole(aligned.pixels_yx, aligned.valid_yx)
+    return Whole(aligned.pixels_yx, aligned.valid_yx)
 
 
 @dataclass(frozen=True)
-class _Whole:
+class Whole:
+    """An image that is on the grid already."""
+
     pixels_yx: Pixels
     valid_yx: Mask
 

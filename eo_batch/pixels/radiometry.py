@@ -9,6 +9,8 @@ from eo_batch.core.sensors import SCL_NAMES, SensorKind
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
+_SNOW_NOTE_SHARE = 0.3
+"""Share of a scene classified as snow from which a person is told: cloud is often taken for snow."""
 
 
 def valid_pixels(pixels_yx: Pixels, nodata: float | None, mask_yx: Mask | None = None) -> Mask:
@@ -26,13 +28,21 @@ def valid_pixels(pixels_yx: Pixels, nodata: float | None, mask_yx: Mask | None =
     return valid
 
 
+def possible(pixels_yx: Pixels, limits: tuple[float, float], scale: float, offset_dn: float) -> Mask:
+    """Pixels whose physical value can be a measurement."""
+    values = (pixels_yx.astype(np.float64) + offset_dn) * scale
+    within: Mask = (values >= limits[0]) & (values <= limits[1])
+    return within
+
+
 def to_storage(
     pixels_yx: Pixels, valid_yx: Mask, kind: SensorKind, scale: float, offset_dn: float, is_db: bool
 ) -> Pixels:
     """Values in the cube's storage encoding: stored * kind.scale_factor + kind.add_offset is physical.
 
     Sentinel-2: (DN + offset) in ESA's present encoding, 1 to 65535, so that correction leaves dark pixels apart
-    from no data. Sentinel-1: linear power. Pixels that are not valid hold anything; validity travels beside them.
+    from no data. Sentinel-1: linear power. Valid values stored as whole numbers never become 0, which is their fill.
+    Pixels that are not valid hold anything; validity travels beside them.
     """
     if kind.kind == "s2-l2a":
         shift = round(offset_dn - kind.add_offset / kind.scale_factor)
@@ -49,6 +59,10 @@ def to_storage(
     values = (np.where(valid_yx, pixels_yx, 0).astype(np.float64) + offset_dn) * scale
     if is_db:
         values = 10.0 ** (values / 10.0)
+    if np.issubdtype(np.dtype(kind.dtype), np.integer):
+        info = np.iinfo(kind.dtype)
+        stored = np.clip(np.rint((values - kind.add_offset) / kind.scale_factor), kind.fill + 1, info.max)
+        return np.where(valid_yx, stored, 0).astype(kind.dtype)
     return np.where(valid_yx, values, 0).astype(np.float32)
 
 
@@ -72,3 +86,19 @@ def class_counts(scl_yx: Pixels) -> dict[int, int]:
         return {int(code): int(counts[code]) for code in np.flatnonzero(counts)}
     codes, found = np.unique(scl_yx, return_counts=True)
     return {int(code): int(n) for code, n in zip(codes, found, strict=True)}
+
+
+def class_notes(scl_yx: Pixels) -> list[str]:
+    """What a person should know of a scene classification: codes without a meaning, and snow that may be cloud."""
+    counts = class_counts(scl_yx)
+    notes = [
+        f"scene classification holds code {code}, which the legend does not have, in {counts[code]} pixels; left out"
+        for code in sorted(counts.keys() - SCL_NAMES.keys())
+    ]
+    shares = {code: count / scl_yx.size for code, count in counts.items()}
+    if shares.get(11, 0.0) >= _SNOW_NOTE_SHARE:
+        top = ", ".join(
+            f"{SCL_NAMES.get(c, c)} {100 * s:.1f} %" for c, s in sorted(shares.items(), key=lambda p: -p[1])[:3]
+        )
+        notes.append(f"{top}: cloud is often taken for snow, have a look")
+    return notes

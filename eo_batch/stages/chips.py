@@ -5,20 +5,21 @@ Legend: t scenes or observations, b bands, c chips of the block, y rows, x colum
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from eo_batch.core import layout
-from eo_batch.core.grid import block_longitude
+from eo_batch.core.grid import Block, block_longitude
 from eo_batch.core.identity import Identity
 from eo_batch.core.plan import Axes, asset_bounds, observation_day
 from eo_batch.core.receipts import ChipState, Note, Receipt
 from eo_batch.core.scenes import Asset, Scene
-from eo_batch.core.sensors import SCL_NAMES
+from eo_batch.core.sensors import VECTORS, ZERO_IS_NODATA
 from eo_batch.core.shards import Shard
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.io.cube import write_block
@@ -26,14 +27,18 @@ from eo_batch.io.rasters import AssetReader, RasterReader
 from eo_batch.io.sources import Sources, in_order
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes
+from eo_batch.io.vectors import VectorReader
 from eo_batch.io.windows import RawImage
 from eo_batch.pixels import composite
-from eo_batch.pixels.align import PixelGrid, outline_in
+from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
+from eo_batch.pixels.areas import class_areas, conserve, overlaid
 from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import any_of, chips_of, share_of
-from eo_batch.pixels.layers import Layer, layer_of
-from eo_batch.pixels.moments import moments_of, moments_of_stored
-from eo_batch.pixels.radiometry import class_counts, clear_sky, to_storage, valid_pixels
+from eo_batch.pixels.derived import derive, halo_px
+from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
+from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels
+from eo_batch.pixels.summary import ClassAreas, summary_rows
+from eo_batch.pixels.vectors import draw
 from eo_batch.settings import Settings
 
 Mask = NDArray[np.bool_]
@@ -42,13 +47,19 @@ _KERNEL_PX = 2
 _STRIP_PX = 2**17
 """Pixels of a strip that is composited at once."""
 _GEOGRAPHIC = 4326
-_SNOW_NOTE_SHARE = 0.3
-"""Share of a scene classified as snow from which a person is told: cloud is often taken for snow."""
 
 
 def run(spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store: Store, settings: Settings) -> Receipt:
     """Make one shard of its scenes. Raises ShardFailed, StoreError."""
-    return asyncio.run(make(spec, shard, scenes, axes, store, AssetReader(settings)))
+    files = AssetReader(settings)
+    reader: RasterReader = files
+    sensor = spec.sensors[shard.sensor]
+    if sensor.kind in VECTORS:
+        (array,) = (array for array in spec.arrays() if array.sensor == shard.sensor)
+        grid = grid_of(shard.block, array.pixel_m)
+        drawn = partial(draw, kind=sensor.kind, grid=grid)
+        reader = VectorReader(files, sensor.where, drawn, grid.epsg, grid.transform)
+    return asyncio.run(make(spec, shard, scenes, axes, store, reader))
 
 
 async def make(
@@ -68,7 +79,8 @@ async def make(
         written |= write_block(store, prefix, axes, array, shard.block, shard.bin_key, chips)
         for chip_id, place in work.places.items():
             if (chip := chips[place]) is not None:
-                rows.extend(_summary_rows(array, shard.bin_key, chip_id, chip[0]))
+                areas = {band: (codes, areas_cm[place]) for band, (codes, areas_cm) in work.class_areas.items()}
+                rows.extend(summary_rows(array, shard.bin_key, chip_id, chip[0], areas))
     data = parquet_bytes(pa.Table.from_pylist(rows, schema=_SUMMARY))
     key = layout.summary(prefix, shard.key)
     store.put(key, data)
@@ -100,6 +112,13 @@ class _Image:
     """Whether any scene holds data there, clouds included."""
     covered_yx: Mask
     """Whether any scene's grid reaches there."""
+
+    def derived(self, given: Sequence[str], array: CubeArray) -> "_Image":
+        """The image of the array's bands, some of which are computed from `given`; the halo is cut off."""
+        pixels, defined = derive(self.pixels_byx, given, array.band_names, array.pixel_m)
+        inner = (slice(halo_px(array.band_names), -halo_px(array.band_names) or None),) * 2
+        valid = np.where(defined, self.valid_yx[inner], 0).astype(np.uint8)
+        return _Image(pixels, valid, self.seen_yx[inner], self.covered_yx[inner])
 
 
 @dataclass(frozen=True)
@@ -154,6 +173,8 @@ class _Work:
         self.places = dict(zip(shard.chip_ids, shard.places, strict=True))
         self.sources = Sources(reader, self._bounds_in, _KERNEL_PX + 3 * self._border_px(self._finest_m()))
         self.notes: list[Note] = []
+        self.class_areas: dict[str, ClassAreas] = {}
+        """Of class rasters, by band."""
         self._scl: dict[str, RawImage | None] = {}
 
     def _finest_m(self) -> float:
@@ -165,12 +186,10 @@ class _Work:
 
     def grid(self, pixel_m: float) -> PixelGrid:
         """The block's grid at a pixel size."""
-        x_min, _, x_max, y_max = self.shard.block.bounds
-        size = round((x_max - x_min) / pixel_m)
-        return PixelGrid(self.shard.block.epsg, x_min, y_max, pixel_m, size, size)
+        return grid_of(self.shard.block, pixel_m)
 
     def _bounds_in(self, epsg: int) -> tuple[float, float, float, float]:
-        grid = self.grid(self.spec.grid.chip_m)
+        grid = self.grid(self._finest_m()).grown(halo_px([band.name for band in self.sensor.band_rows()]))
         return grid.bounds if epsg == grid.epsg else outline_in(grid, epsg)
 
     async def read_classes(self) -> None:
@@ -181,22 +200,22 @@ class _Work:
         for scene, result in zip(self.scenes, results, strict=True):
             self._scl[scene.scene_id] = result[0] if result else None
             if result:
-                self.notes.extend(_class_notes(scene, result[0]))
+                self.notes.extend(Note(subject=scene.scene_id, text=t) for t in class_notes(result[0].pixels_yx))
 
     async def make_array(self, array: CubeArray) -> _Image:
         """All bands of one array, composited; the next band is read meanwhile."""
-        grid = self.grid(array.pixel_m)
+        names, halo = array.read_names, halo_px(array.band_names)
+        grid = self.grid(array.pixel_m).grown(halo)
         usable = [scene for scene in self.scenes if self._told(scene)]
         skies = await asyncio.gather(*(asyncio.to_thread(self._clear, scene, grid) for scene in usable))
         clear = {scene.scene_id: sky for scene, sky in zip(usable, skies, strict=True)}
         image = _Joined(
-            np.empty((len(array.bands), *grid.shape), self.kind.dtype),
+            np.empty((len(names), *grid.shape), self.kind.dtype),
             np.ones((len(self._groups(usable)), *grid.shape), bool),
             np.zeros(grid.shape, bool),
             self.kind.fill,
         )
         reached: set[str] = set()
-        names = array.band_names
         ahead = asyncio.ensure_future(self._layers(usable, names[0], grid))
         try:
             for b in range(len(names)):
@@ -216,7 +235,8 @@ class _Work:
         for scene in usable:
             if scene.scene_id in reached:
                 covered |= self._footprint(scene, grid)
-        return _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
+        whole = _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
+        return whole if names == array.band_names else whole.derived(names, array)
 
     def _groups(self, scenes: Sequence[Scene]) -> list[list[Scene]]:
         """Scenes that form one observation: one overpass; all of them for products without a time axis."""
@@ -234,6 +254,8 @@ class _Work:
 
     async def _layers(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[str, Layer]:
         """A band of each scene that has it, by the scene's id."""
+        if self.kind.resampling in ("mean", "sum") or self.kind.kind == "classes":
+            return await self._by_area(scenes, band, grid)
         layers = await asyncio.gather(*(self._layer(scene, band, grid) for scene in scenes))
         return {scene.scene_id: layer for scene, layer in zip(scenes, layers, strict=True) if layer is not None}
 
@@ -241,19 +263,48 @@ class _Work:
         result = await self.sources.read(scene, band)
         return None if result is None else await asyncio.to_thread(self._place, *result, grid)
 
+    async def _by_area(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[str, Layer]:
+        """As `_layers`, for what needs all files of an observation at once: totals, and areas of classes."""
+        layers: dict[str, Layer] = {}
+        for group in self._groups(scenes):
+            results = await asyncio.gather(*(self.sources.read(scene, band) for scene in group))
+            found = {scene.scene_id: result for scene, result in zip(group, results, strict=True) if result}
+            if self.kind.kind == "classes":
+                layers |= {scene_id: self._place(*result, grid) for scene_id, result in found.items()}
+            sources = [_converted(*self._source(*result)) for result in found.values()]
+            if self.kind.kind == "classes":
+                chips = self.grid(self.spec.grid.chip_m)
+                codes, areas_yxm = await asyncio.to_thread(class_areas, sources, chips)
+                # Rows of chips go northwards.
+                self.class_areas[band] = codes, areas_yxm[::-1].reshape(self.shard.block.side**2, len(codes))
+            elif sources:
+                join = overlaid if self.kind.kind in VECTORS else conserve
+                pixels, valid = await asyncio.to_thread(join, sources, grid, self.kind.resampling)
+                layers |= dict.fromkeys(found, Whole(pixels.astype(self.kind.dtype), valid))
+        return layers
+
     def _place(self, raw: RawImage, asset: Asset, grid: PixelGrid) -> Layer:
+        source, convert = self._source(raw, asset)
+        return layer_of(source, grid, self.kind.resampling, convert)
+
+    def _source(self, raw: RawImage, asset: Asset) -> tuple[RawImage, Convert]:
+        """A file's pixels, of a radar swath without its border, and how they become storage values."""
         nodata = raw.nodata if raw.nodata is not None else asset.nodata
-        if nodata is None and self.kind.kind in ("s2-l2a", "classes"):
-            nodata = 0.0  # both products define it so, whether or not a file says it
+        if nodata is None and self.kind.kind in ZERO_IS_NODATA:
+            nodata = 0.0
+        if self.kind.kind == "coherence" and asset.scale == 1 and np.issubdtype(raw.pixels_yx.dtype, np.integer):
+            asset = replace(asset, scale=0.01)  # whole numbers hold no fractions: they are hundredths
         if self.kind.kind == "s1" and raw.epsg != _GEOGRAPHIC:
             valid = valid_pixels(raw.pixels_yx, nodata, raw.mask_yx)
             raw = replace(raw, mask_yx=valid & ~swath_border(valid, self._border_px(abs(raw.transform[0]))))
 
         def convert(pixels_yx: NDArray[np.generic], mask_yx: Mask | None) -> tuple[NDArray[np.generic], Mask]:
             valid = valid_pixels(pixels_yx, nodata, mask_yx)
+            if self.kind.limits is not None:
+                valid &= possible(pixels_yx, self.kind.limits, asset.scale, asset.offset_dn)
             return to_storage(pixels_yx, valid, self.kind, asset.scale, asset.offset_dn, asset.db), valid
 
-        return layer_of(raw, grid, self.kind.resampling, convert)
+        return raw, convert
 
     def _told(self, scene: Scene) -> bool:
         """Whether it is known where the scene's sky is clear."""
@@ -322,39 +373,16 @@ def _ordered(spec: RunSpec, shard: Shard, scenes: Iterable[Scene]) -> list[Scene
     return sorted(scenes, key=lambda s: (-s.moment.timestamp() if static else s.moment.timestamp(), s.tile, s.scene_id))
 
 
-def _class_notes(scene: Scene, raw: RawImage) -> list[Note]:
-    notes = []
-    counts = class_counts(raw.pixels_yx)
-    for code in sorted(counts.keys() - SCL_NAMES.keys()):
-        text = f"scene classification holds code {code}, which the legend does not have, in {counts[code]} pixels"
-        notes.append(Note(subject=scene.scene_id, text=f"{text}; left out"))
-    shares = {code: count / raw.pixels_yx.size for code, count in counts.items()}
-    if shares.get(11, 0.0) >= _SNOW_NOTE_SHARE:
-        top = ", ".join(
-            f"{SCL_NAMES.get(c, c)} {100 * s:.1f} %" for c, s in sorted(shares.items(), key=lambda p: -p[1])[:3]
-        )
-        notes.append(Note(subject=scene.scene_id, text=f"{top}: cloud is often taken for snow, have a look"))
-    return notes
+def grid_of(block: Block, pixel_m: float) -> PixelGrid:
+    """A block's grid at a pixel size."""
+    x_min, _, x_max, y_max = block.bounds
+    size = round((x_max - x_min) / pixel_m)
+    return PixelGrid(block.epsg, x_min, y_max, pixel_m, size, size)
 
 
-def _summary_rows(
-    array: CubeArray, bin_key: str, chip_id: str, pixels_byx: NDArray[np.generic]
-) -> Iterator[dict[str, object]]:
-    """Per band of a chip: count, mean and squared deviations on the scale that models see; per class its pixels."""
-    kind = array.spec.info
-    for stored, band in zip(pixels_byx, array.band_names, strict=True):
-        about: dict[str, object] = {"chip_id": chip_id, "bin": bin_key, "array": array.name, "band": band}
-        if kind.kind == "classes":
-            codes, counts = np.unique(stored[stored != int(kind.fill)], return_counts=True)
-            yield from (about | {"code": int(code), "n": int(n)} for code, n in zip(codes, counts, strict=True))
-            continue
-        if stored.dtype == np.uint16 and kind.fill == 0 and kind.model_scale != "db":
-            sums = moments_of_stored(stored, kind.scale_factor, kind.add_offset)
-        else:
-            good = valid_pixels(stored, None if np.isnan(kind.fill) else kind.fill)
-            values = stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset
-            sums = moments_of(10 * np.log10(values[values > 0]) if kind.model_scale == "db" else values)
-        yield about | {"n": sums.n, "mean": sums.mean, "m2": sums.m2}
+def _converted(raw: RawImage, convert: Convert) -> SourceImage:
+    pixels, valid = convert(raw.pixels_yx, raw.mask_yx)
+    return SourceImage(pixels, valid, raw.epsg, raw.transform)
 
 
 def _index(distance: float, pixel: float) -> int:
@@ -369,7 +397,9 @@ _SUMMARY = pa.schema(
         ("band", pa.string()),
         ("code", pa.int32()),
         ("n", pa.int64()),
+        ("area_m2", pa.float64()),
         ("mean", pa.float64()),
         ("m2", pa.float64()),
     ]
 )
+"""Columns of a shard's summary."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ from eo_batch.io.geoparquet import is_geoparquet, scenes_of_geoparquet
 from eo_batch.io.plans import has_scenes, load_scenes, save_plan, save_scenes
 from eo_batch.io.scenetable import SceneTable, concat, scene_table, usable, without_duplicates
 from eo_batch.io.store import Store
+from eo_batch.io.xarrays import is_dataset
 from eo_batch.settings import Settings
 
 OnFound = Callable[[str, int], None]
@@ -69,12 +71,16 @@ def _query(spec: RunSpec, name: str) -> Query:
     lat = max(abs(b) for box in bounds for b in (box[1], box[3]))
     margin = 2 * spec.grid.chip_m / (111_000 * max(math.cos(math.radians(lat)), 0.1))
     static = sensor.info.static
+    # Pairs and seasons count by their middle; catalogues search by one of their ends.
+    interval_days = {"interferogram": sensor.max_baseline_days, "coherence": 366.0}.get(sensor.kind, 0.0)
+    reach = timedelta(days=math.ceil(interval_days / 2))
     return Query(
         catalog,
-        _collections(name, sensor),
+        () if is_dataset(catalog) else _collections(name, sensor),
         search_boxes([(b[0], b[1], b[2], b[3]) for b in bounds], margin),
-        None if static else spec.time.start,
-        None if static else spec.time.end,
+        None if static else spec.time.start - reach,
+        None if static else spec.time.end + reach,
+        sensor.epsg,
     )
 
 

@@ -1,6 +1,7 @@
 """Stage `publish`: what the chips are worth knowing about, in four tables.
 
-chips.parquet      GeoParquet, one row a chip: where it is, its split, how valid it is, its class proportions
+chips.parquet      GeoParquet, one row a chip: where it is, its split, how valid it is, its class proportions by area,
+                   and how many points lie in it
 bandstats.parquet  one row a chip, bin, array and band: count, mean, standard deviation
 ledger.parquet     one row for every chip x sensor x bin with its outcome, and for every file and scene that was
                    lost, replaced or left out, with the cause
@@ -41,7 +42,9 @@ def run(spec: RunSpec, plan: Plan, axes: Axes, store: Store) -> Receipt:
     is_label = pc.is_in(summary["array"], pa.array(labels, pa.string()))
     bands = _bandstats(summary.filter(pc.invert(is_label)))
     splits = split_cells(plan.cells, spec.split)
-    chips = _chips(plan, axes, splits, receipts, summary.filter(is_label))
+    points = [array.name for array in spec.arrays() if array.spec.kind == "points"]
+    counts = bands.filter(pc.is_in(bands["array"], pa.array(points, pa.string())))
+    chips = _chips(plan, axes, splits, receipts, summary.filter(is_label), counts)
     written = {
         "chips.parquet": parquet_bytes(with_geometry(chips)),
         "bandstats.parquet": parquet_bytes(bands),
@@ -62,7 +65,9 @@ def _receipt(store: Store, prefix: str, shard: str) -> Receipt:
     return receipt
 
 
-def _chips(plan: Plan, axes: Axes, splits: Sequence[Split], receipts: Sequence[Receipt], labels: pa.Table) -> pa.Table:
+def _chips(
+    plan: Plan, axes: Axes, splits: Sequence[Split], receipts: Sequence[Receipt], labels: pa.Table, counts: pa.Table
+) -> pa.Table:
     side = plan.blocks[0].side
     rows: dict[str, dict[str, Any]] = {}
     for planned, split in zip(plan.cells, splits, strict=True):
@@ -85,17 +90,20 @@ def _chips(plan: Plan, axes: Axes, splits: Sequence[Split], receipts: Sequence[R
     for shard, receipt in zip(plan.shards, receipts, strict=True):
         for chip_id, share in receipt.valid.items():
             rows[chip_id][f"valid:{shard.sensor}:{shard.bin_key}"] = share
-    names = sorted({key for row in rows.values() for key in row if key.startswith("valid:")})
+    for row in counts.to_pylist():
+        if row["n"]:
+            rows[row["chip_id"]][f"count:{row['array']}:{row['band']}"] = round(row["mean"] * row["n"])
+    names = sorted({key for row in rows.values() for key in row if key.startswith(("valid:", "count:"))})
     columns: dict[str, pa.Array] = {field.name: _column(rows, field.name, field.type) for field in _CHIPS}
     columns |= {name: _column(rows, name, pa.float64()) for name in names}
-    counts: dict[tuple[str, str], dict[int, int]] = {}
+    areas: dict[tuple[str, str], dict[int, float]] = {}
     for row in labels.to_pylist():
-        counts.setdefault((row["array"], row["chip_id"]), {})[row["code"]] = row["n"]
-    codes = sorted({(array, code) for (array, _), by_code in counts.items() for code in by_code})
+        areas.setdefault((row["array"], row["chip_id"]), {})[row["code"]] = row["area_m2"]
+    codes = sorted({(array, code) for (array, _), by_code in areas.items() for code in by_code})
     for array, code in codes:
         shares = []
         for chip_id in rows:
-            by_code = counts.get((array, chip_id), {})
+            by_code = areas.get((array, chip_id), {})
             total = sum(by_code.values())
             shares.append(by_code.get(code, 0) / total if total else None)
         columns[f"share:{array}:{code}"] = pa.array(shares, pa.float64())
@@ -110,7 +118,7 @@ def _bandstats(summary: pa.Table) -> pa.Table:
     n = summary["n"].to_numpy()
     std = np.sqrt(summary["m2"].to_numpy() / np.maximum(n, 1))
     return (
-        summary.drop_columns(["code", "m2"])
+        summary.drop_columns(["code", "m2", "area_m2"])
         .append_column("std", pa.array(std, pa.float64()))
         .sort_by([("chip_id", "ascending"), ("bin", "ascending"), ("array", "ascending"), ("band", "ascending")])
     )

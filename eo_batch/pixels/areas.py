@@ -1,0 +1,233 @@
+"""Resampling that keeps totals, and areas of classes: how much of each file's pixel lies in each cell of a grid.
+
+The pixels of the finer of two grids are quadrilaterals in the coordinates of the other one, whose pixels are unit
+squares there. The area that a quadrilateral shares with a square has a closed form, so weights are exact but for the
+curvature of a pixel's edge, which is below 1e-6 of its length for pixels of up to a kilometre.
+
+Legend: y rows, x columns, n quadrilaterals, m classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eo_batch.core.sensors import Resampling
+from eo_batch.core.utm import Floats, project
+from eo_batch.pixels.align import PixelGrid, SourceImage, pixel_size, to_pixels
+
+Ints = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+_WGS84 = 4326
+_CONTROL_STEP_PX = 8
+_STRIP = 2**18
+"""Quadrilaterals that are split at once."""
+_EDGE = 1e-9
+"""Overlaps below this share of a pixel are rounding."""
+_MIN_COVER = 0.5
+"""A mean is valid if at least this share of the cell lies on valid pixels."""
+
+
+def conserve(sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling) -> tuple[Floats, Mask]:
+    """Images of one observation on `grid`, weighted by area: values and validity, (y, x).
+
+    how: `mean` for rates (a cell is the mean of what lies in it, valid if half of it is known); `sum` for counts (a
+    pixel's count is dealt out to the cells by the share of it that lies in each, so that the total over valid ground is
+    kept; valid where any of it is known). Where images repeat each other the first one counts.
+    """
+    cells = grid.rows * grid.cols
+    total, cover = np.zeros(cells), np.zeros(cells)
+    for source, counts_yx in _once(sources):
+        values, counts = source.pixels_yx.ravel(), counts_yx.ravel()
+        for piece in _pieces(source, grid):
+            known = counts[piece.pixel]
+            pixel, cell = piece.pixel[known], piece.cell[known]
+            weight = (piece.of_pixel if how == "sum" else piece.of_cell)[known]
+            _add(total, cell, weight * values[pixel])
+            _add(cover, cell, piece.of_cell[known])
+    valid = cover >= (_MIN_COVER - _EDGE if how == "mean" else _EDGE)
+    mean = total if how == "sum" else np.divide(total, cover, out=np.zeros(cells), where=valid)
+    return np.where(valid, mean, 0.0).reshape(grid.shape), valid.reshape(grid.shape)
+
+
+def overlaid(sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling) -> tuple[Floats, Mask]:
+    """Images that are on `grid` already and repeat no ground's content: counts are added (`sum`), of shares the largest
+    is taken; values and validity, (y, x)."""
+    valid = np.any([source.valid_yx for source in sources], axis=0)
+    layers = [np.where(source.valid_yx, source.pixels_yx, 0).astype(np.float64) for source in sources]
+    return (np.sum(layers, axis=0) if how == "sum" else np.max(layers, axis=0)), valid
+
+
+def class_areas(sources: Sequence[SourceImage], grid: PixelGrid) -> tuple[NDArray[Any], Floats]:
+    """Codes (m), ascending, and the area of each in every cell of `grid`, (y, x, m), square units of the grid.
+
+    From the files' own pixels, whatever their size and projection. Ground that images repeat counts once, the first.
+    """
+    found = list(_once(sources))
+    codes = np.unique(np.concatenate([s.pixels_yx[counts] for s, counts in found])) if found else np.zeros(0, int)
+    areas = np.zeros(grid.rows * grid.cols * len(codes))
+    for source, counts_yx in found:
+        index = np.searchsorted(codes, source.pixels_yx.ravel())
+        counts = counts_yx.ravel()
+        for piece in _pieces(source, grid):
+            known = counts[piece.pixel]
+            at = piece.cell[known] * len(codes) + index[piece.pixel[known]]
+            _add(areas, at, piece.of_cell[known])
+    return codes, areas.reshape(*grid.shape, len(codes)) * grid.pixel**2
+
+
+def _add(to: Floats, at: Ints, values: Floats) -> None:
+    """`to[at] += values`, where positions may repeat and lie close together."""
+    if len(at):
+        first = int(at.min())
+        some = np.bincount(at - first, values)
+        to[first : first + len(some)] += some
+
+
+def _once(sources: Sequence[SourceImage]) -> Iterator[tuple[SourceImage, Mask]]:
+    """Each image with the valid pixels that count: whose centre lies on no valid pixel of an earlier image."""
+    for number, source in enumerate(sources):
+        counts = source.valid_yx.copy()
+        for earlier in sources[:number]:
+            counts &= ~_covered(source, earlier)
+        yield source, counts
+
+
+def _covered(source: SourceImage, by: SourceImage) -> Mask:
+    col_yx, row_yx = _positions(source, 0.5, by.epsg, by.transform)
+    rows, cols = by.pixels_yx.shape
+    r, c = np.floor(row_yx), np.floor(col_yx)
+    inside = (r >= 0) & (r < rows) & (c >= 0) & (c < cols)
+    out = np.zeros(source.pixels_yx.shape, bool)
+    out[inside] = by.valid_yx[r[inside].astype(np.intp), c[inside].astype(np.intp)]
+    return out
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Overlaps of pixels with cells, by flat position."""
+
+    pixel: Ints
+    cell: Ints
+    of_pixel: Floats
+    """Share of the pixel that lies in the cell."""
+    of_cell: Floats
+    """Share of the cell that lies in the pixel."""
+
+
+def _pieces(source: SourceImage, grid: PixelGrid) -> Iterator[_Piece]:
+    rows, cols = source.pixels_yx.shape
+    if pixel_size(source, grid) <= grid.pixel:
+        col_yx, row_yx = _positions(source, 0.0, grid.epsg, grid.transform)
+        for pixel, cell, of_pixel, of_cell in _split(col_yx, row_yx, grid.rows, grid.cols):
+            yield _Piece(pixel, cell, of_pixel, of_cell)
+        return
+    cells = SourceImage(np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, bool), grid.epsg, grid.transform)
+    col_yx, row_yx = _positions(cells, 0.0, source.epsg, source.transform)
+    for cell, pixel, of_cell, of_pixel in _split(col_yx, row_yx, rows, cols):
+        yield _Piece(pixel, cell, of_pixel, of_cell)
+
+
+def _split(col_yx: Floats, row_yx: Floats, rows: int, cols: int) -> Iterator[tuple[Ints, Ints, Floats, Floats]]:
+    """Quadrilaterals between corners, split by a lattice of unit squares.
+
+    Yields (quadrilateral, square, share of the quadrilateral, share of the square) by flat positions.
+    """
+    wide = col_yx.shape[1] - 1
+    step = max(_STRIP // wide, 1)
+    for first in range(0, len(col_yx) - 1, step):
+        last = min(first + step, len(col_yx) - 1)
+        col_4n, row_4n = _rings(col_yx[first : last + 1]), _rings(row_yx[first : last + 1])
+        # Twice the area of a quadrilateral is the cross product of its diagonals.
+        whole = np.abs(
+            (col_4n[2] - col_4n[0]) * (row_4n[3] - row_4n[1]) - (col_4n[3] - col_4n[1]) * (row_4n[2] - row_4n[0])
+        ) / 2  # fmt: skip
+        (c0, c1), (r0, r1) = _span(col_4n), _span(row_4n)
+        near = (r1 >= 0) & (r0 < rows) & (c1 >= 0) & (c0 < cols)  # false where a corner has no place
+        within = near & (c0 == c1) & (r0 == r1)
+        at = np.flatnonzero(within)
+        square = (r0[at] * cols + c0[at]).astype(np.intp)
+        yield first * wide + at, square, np.ones(len(at)), whole[at]
+        at = np.flatnonzero(near & ~within)
+        c0, c1, r0, r1, whole = c0[at], c1[at], r0[at], r1[at], whole[at]
+        corners = np.stack([corner[at] for corner in (*col_4n, *row_4n)])
+        for down in range(int((r1 - r0).max(initial=-1)) + 1):
+            for right in range(int((c1 - c0).max(initial=-1)) + 1):
+                r, c = r0 + down, c0 + right
+                n = np.flatnonzero((r <= r1) & (c <= c1) & (r >= 0) & (r < rows) & (c >= 0) & (c < cols))
+                area = _clipped(corners[:4, n] - c[n], corners[4:, n] - r[n])
+                square = (r[n] * cols + c[n]).astype(np.intp)
+                yield first * wide + at[n], square, area / np.maximum(whole[n], 1e-300), area
+
+
+def _rings(corner_yx: Floats) -> list[Floats]:
+    """Of each quadrilateral its four corners, clockwise."""
+    corners = (corner_yx[:-1, :-1], corner_yx[:-1, 1:], corner_yx[1:, 1:], corner_yx[1:, :-1])
+    return [corner.ravel() for corner in corners]
+
+
+def _span(corner_4n: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """First and last square along one axis that each quadrilateral reaches."""
+    a, b, c, d = corner_4n
+    low, high = np.minimum(np.minimum(a, b), np.minimum(c, d)), np.maximum(np.maximum(a, b), np.maximum(c, d))
+    return np.floor(low + _EDGE), np.floor(high - _EDGE)
+
+
+def _clipped(x_4n: Floats, y_4n: Floats) -> Floats:
+    """Area that each quadrilateral shares with the unit square.
+
+    By Green's theorem the area is the integral of x dy around the clipped outline, and clipping is clamping: each edge
+    gives the integral of clamp(x) over the part of it on which 0 < y < 1.
+    """
+    total = np.zeros(x_4n.shape[1])
+    for k in range(4):
+        (x0, y0), (x1, y1) = (x_4n[k], y_4n[k]), (x_4n[(k + 1) % 4], y_4n[(k + 1) % 4])
+        dy = y1 - y0
+        safe = np.where(dy == 0, 1.0, dy)
+        t0, t1 = np.clip((0 - y0) / safe, 0, 1), np.clip((1 - y0) / safe, 0, 1)
+        a, b = x0 + (x1 - x0) * t0, x0 + (x1 - x0) * t1
+        steep = np.abs(b - a) > 1e-7
+        mean = np.where(steep, (_ramp(b) - _ramp(a)) / np.where(steep, b - a, 1.0), np.clip((a + b) / 2, 0, 1))
+        total += np.where(dy == 0, 0.0, mean * np.abs(t1 - t0) * dy)
+    return np.abs(total)
+
+
+def _ramp(x: Floats) -> Floats:
+    """Integral of clamp(x, 0, 1) from 0."""
+    inside = np.clip(x, 0, 1)
+    ramp: Floats = inside**2 / 2 + np.maximum(x - 1, 0)
+    return ramp
+
+
+def _positions(image: SourceImage, offset: float, epsg: int, transform: Any) -> tuple[Floats, Floats]:
+    """Where an image's pixels lie in another pixel grid: (column, row) of their corners, or of their centres.
+
+    offset: 0 for the corners, of which there is one more along each side; 0.5 for the centres.
+    """
+    rows, cols = (size + (1 if offset == 0 else 0) for size in image.pixels_yx.shape)
+    at_row, at_col = _controls(rows), _controls(cols)
+    a, b, c, d, e, f = image.transform
+    col_cc, row_cc = np.meshgrid(at_col + offset, at_row + offset)
+    x, y = a * col_cc + b * row_cc + c, d * col_cc + e * row_cc + f
+    if image.epsg != epsg:
+        x, y = project(image.epsg, epsg, x, y)
+        if epsg == _WGS84:  # no jump within the image, and the turn that the other grid counts in
+            x = x[0, 0] + (x - x[0, 0] + 180) % 360 - 180
+            x += 360 * np.round((transform[2] - x[0, 0]) / 360)
+    found = to_pixels(transform, x, y)
+    return _between(found[0], at_row, at_col, rows, cols), _between(found[1], at_row, at_col, rows, cols)
+
+
+def _controls(length: int) -> Floats:
+    return np.linspace(0.0, max(length - 1, 1), max(2, -(-length // _CONTROL_STEP_PX) + 1))
+
+
+def _between(values_cc: Floats, at_row: Floats, at_col: Floats, rows: int, cols: int) -> Floats:
+    row, col = (np.arange(n) * ((len(at) - 1) / at[-1]) for n, at in ((rows, at_row), (cols, at_col)))
+    r, c = np.minimum(row.astype(np.intp), len(at_row) - 2), np.minimum(col.astype(np.intp), len(at_col) - 2)
+    dr, dc = (row - r)[:, None], (col - c)[None, :]
+    along = values_cc[r] * (1 - dr) + values_cc[r + 1] * dr
+    out: Floats = along[:, c] * (1 - dc) + along[:, c + 1] * dc
+    return out
