@@ -137,7 +137,7 @@ def _alike(rows: pa.Table, asked: _Asked) -> SceneTable:
 
 
 def _chosen(files: pa.StructArray, sensor: SensorSpec) -> list[tuple[str, str]]:
-    """Keys of the files that each of these rows is read from, in order, with the parts of them: the same for all rows."""
+    """Keys and parts of the files that each of these rows is read from, in order; all rows have the same."""
     chosen = []
     for _, keys in asset_keys(sensor):
         parts = (key.partition("#")[::2] for key in keys)

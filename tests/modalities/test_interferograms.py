@@ -91,8 +91,8 @@ def test_the_masks_of_phase_and_coherence_differ(mexico: Made) -> None:
 
 def test_the_window_of_baselines_chooses_pairs(folder: Path, tmp_path: Path) -> None:
     made = Made(SPEC, tmp_path, f"catalog={folder}/items.json", "sensors.ifg.max_baseline_days=24")
-    used = [s for s in made.run.plan.scenes if s.refusal is None]
-    left = [s for s in made.run.plan.scenes if s.refusal is not None]
+    used = [s for s in found if s.refusal is None]
+    left = [s for s in found if s.refusal is not None]
     assert {(s.moment.month, s.scene_id) for s in used} >= {(i_month, i["id"]) for i_month in (3, 4, 5) for i in
                                                            pairs(folder, i_month, 24)}  # fmt: skip
     assert any("temporal baseline of 72 days is outside 0 to 24" in str(s.refusal) for s in left)
