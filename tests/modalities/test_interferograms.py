@@ -11,6 +11,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.warp import Resampling, reproject
 
+from eo_batch.io.plans import load_all_scenes
+
 from .making import Made
 
 SPEC = """
@@ -91,6 +93,7 @@ def test_the_masks_of_phase_and_coherence_differ(mexico: Made) -> None:
 
 def test_the_window_of_baselines_chooses_pairs(folder: Path, tmp_path: Path) -> None:
     made = Made(SPEC, tmp_path, f"catalog={folder}/items.json", "sensors.ifg.max_baseline_days=24")
+    found = load_all_scenes(made.run.store, made.run.identity.prefix("plan"))
     used = [s for s in found if s.refusal is None]
     left = [s for s in found if s.refusal is not None]
     assert {(s.moment.month, s.scene_id) for s in used} >= {(i_month, i["id"]) for i_month in (3, 4, 5) for i in
