@@ -3,8 +3,9 @@
 The same job for each, in a process of its own, in turn: 4 bands of 2 overlapping tiles on 3 dates (`scenes.py`) from a
 SeaweedFS server of this machine, clouds masked by the scene classification, median, 4096 x 4096 pixels of 10 m in chips
 of 256 pixels, written as Zarr to the same server. Of each peer the best of its settings counts. `floor` fetches and
-decodes each source tile that is needed once, and does nothing else. CPU seconds are those of the process and its
-children, without imports and without the server. The last line is one JSON object.
+decodes each source tile that is needed once with eo-batch's reader, and does nothing else; `async-geotiff` does the same
+with that library's. CPU seconds are those of the process and its children, without imports and without the server. The
+last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ SETTINGS: dict[str, tuple[dict[str, int], ...]] = {
         {"chunk": 2048, "threads": 4},
     ),
     "floor": ({},),
+    "async-geotiff": ({},),
 }
 """What is measured, each with its settings. 1024 is the files' tile and stackstac's default."""
 Figures = dict[str, float]
@@ -225,6 +227,33 @@ def floor(items: list[dict[str, Any]], source: str, target: str, clock: Clock) -
         asyncio.run(read())
 
 
+def async_geotiff(items: list[dict[str, Any]], source: str, target: str, clock: Clock) -> None:
+    """As `floor`, with the decoders of async-geotiff: what reading cost before eo-batch had its own."""
+    from async_geotiff import GeoTIFF, Window
+
+    from eo_batch.io.assets import open_asset
+    from eo_batch.io.windows import window_of
+    from eo_batch.settings import Settings
+
+    settings = Settings.from_env()
+
+    async def one(href: str) -> None:
+        client, key = open_asset(href, settings)
+        tiff = await GeoTIFF.open(key, store=client)
+        t = tiff.transform
+        window = window_of((t.a, t.b, t.c, t.d, t.e, t.f), tiff.height, tiff.width, BOUNDS, 0)
+        assert window is not None
+        row, col, rows, cols = window
+        await tiff.read(window=Window(col_off=col, row_off=row, width=cols, height=rows))
+
+    async def read() -> None:
+        for item in items:
+            await asyncio.gather(*(one(asset["href"]) for asset in item["assets"].values()))
+
+    with clock:
+        asyncio.run(read())
+
+
 def cube_of(who: str, source: str, target: str) -> Any:
     """What was made: digital numbers (b, y, x), 0 where there are none."""
     import zarr
@@ -255,7 +284,8 @@ def once(who: str, setting: Mapping[str, int], source: str, target: str) -> None
     from eo_batch.io.store import parse_store
 
     items = json.loads(parse_store(source).get("items.json"))["features"]
-    job = {"eo-batch": eo_batch, "odc-stac": odc_stac, "stackstac": stackstac, "floor": floor}[who]
+    jobs = {"eo-batch": eo_batch, "odc-stac": odc_stac, "stackstac": stackstac, "floor": floor}
+    job = {**jobs, "async-geotiff": async_geotiff}[who]
     clock = Clock()
     job(items, source, target, clock, **setting)
     print(json.dumps({"wall_s": clock.wall_s, "cpu_s": clock.cpu_s, "peak_gb": _peak_gb()}))
@@ -315,7 +345,7 @@ def main() -> None:
                     figures = measured(who, setting, source, target)
                     rows.setdefault((who, json.dumps(setting)), []).append(figures)
                     print(who, setting, {key: round(value, 2) for key, value in figures.items()}, file=sys.stderr)
-                    if who != "floor":
+                    if who not in ("floor", "async-geotiff"):
                         cube = cube_of(who, source, target)
                         reference = cube if reference is None else reference
                         assert np.array_equal(cube, reference), f"{who} {setting} made another cube"
@@ -343,8 +373,9 @@ def _figures(rows: Mapping[tuple[str, str], list[Figures]]) -> dict[str, Any]:
             found[f"cpu_vs_{name}"] = round(best[peer]["cpu_s"] / ours["cpu_s"], 2)
             found[f"wall_vs_{name}"] = round(best[peer]["wall_s"] / ours["wall_s"], 2)
     if ours:
-        if "floor" in best:
-            found["cpu_over_floor"] = round(ours["cpu_s"] / best["floor"]["cpu_s"], 2)
+        for name, reader in (("cpu_over_floor", "floor"), ("cpu_over_async_geotiff", "async-geotiff")):
+            if reader in best:
+                found[name] = round(ours["cpu_s"] / best[reader]["cpu_s"], 2)
         found["peak_gb"] = round(ours["peak_gb"], 2)
     return found
 
