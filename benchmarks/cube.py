@@ -3,9 +3,9 @@
 The same job for each, in a process of its own, in turn: 4 bands of 2 overlapping tiles on 3 dates (`scenes.py`) from a
 SeaweedFS server of this machine, clouds masked by the scene classification, median, 4096 x 4096 pixels of 10 m in chips
 of 256 pixels, written as Zarr to the same server. Of each peer the best of its settings counts. `floor` fetches and
-decodes each source tile that is needed once with eo-batch's reader, and does nothing else; `async-geotiff` does the same
-with that library's. CPU seconds are those of the process and its children, without imports and without the server. The
-last line is one JSON object.
+decodes each source tile that is needed once with our reader, and does nothing else; `async-geotiff` does so with its
+own. CPU seconds are those of the process and its children, without imports and without the server. The last line is one
+JSON object.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers import azurite as azurite_server
@@ -33,6 +34,8 @@ CLUSTER_VARIABLES = {
     "EO_BATCH_CLUSTER_ADAPTER",
 }
 """What tests on a cluster are told (tests/cluster/conftest.py)."""
+hypothesis.settings.register_profile("shared", deadline=None)  # machines are shared: a slow example shows nothing
+hypothesis.settings.load_profile("shared")
 _CLOUD_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "EO_BATCH_")
 
 

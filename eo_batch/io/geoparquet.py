@@ -85,7 +85,7 @@ class _File:
             raise self._error("its assets are no struct")
         self.light = [path for path in paths if _is_of(path, _WHERE_AND_WHEN)]
         self.heavy = [path for path in paths if _is_of(path, (*RULE_PROPERTIES, "eo:cloud_cover", "platform"))]
-        for key in dict.fromkeys(key for _, keys in asset_keys(sensor) for key in keys):
+        for key in dict.fromkeys(key.partition("#")[0] for _, keys in asset_keys(sensor) for key in keys):
             self.heavy += _of_asset(paths, f"assets.{key}")
         if not any(path.startswith("assets.") for path in self.heavy):
             self.heavy.append(next(path for path in paths if path.startswith("assets.")))
@@ -200,7 +200,7 @@ def _one_of(collection: pa.ChunkedArray, wanted: Sequence[str]) -> NDArray[np.bo
 
 
 def _as_listed(table: SceneTable, updated: Sequence[pa.Array]) -> SceneTable:
-    """Scenes that share an id in the order in which `search` gives their items: by collection, then by update."""
+    """Scenes that share an id as `search` gives their items: by collection, then by update, each of these once."""
     codes = table.scene_id.dictionary_encode().indices.to_numpy()
     again = np.flatnonzero(np.bincount(codes, minlength=1)[codes] > 1)
     if not len(again):
@@ -211,6 +211,6 @@ def _as_listed(table: SceneTable, updated: Sequence[pa.Array]) -> SceneTable:
         at = when[row].as_py()
         return table.kinds[table.kind[row]].collection, table.scene_id[row].as_py(), at is None, at or ""
 
-    order = np.arange(len(table))
-    order[again] = sorted(again.tolist(), key=listed)
-    return table.take(order)
+    kept = {listed(row): row for row in again.tolist()}  # of rows alike in these, the last
+    others = np.setdiff1d(np.arange(len(table)), again)
+    return table.take(np.concatenate([others, np.array([kept[key] for key in sorted(kept)], np.int64)]))

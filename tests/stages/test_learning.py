@@ -148,7 +148,7 @@ def test_samples_read_from_the_cube_at_every_step_train_the_same_model(published
 
 
 def test_held_out_chips_are_never_trained_on(published):
-    training, validation, held = pretrain._places(published.spec, published.plan, published.axes)
+    training, validation, held = pretrain._places(published.spec, published.plan.cells, published.axes)
     table = read_table(published.store, f"{published.identity.prefix('publish')}/chips.parquet").to_pandas()
     allowed = table[(table.split == "train") & table.owner]
     assert {p.slot for p in training} | {p.slot for p in validation} == set(allowed.slot)
@@ -295,7 +295,7 @@ def test_what_does_not_fit_is_refused(published, trained, tmp_path):
 
     with pytest.raises(SpecError, match=r"pretrain\.arrays: s3_10m is not in the cube; choose from s2_10m"):
         learning_arrays(with_pretrain(arrays=("s3_10m",)))
-    with pytest.raises(SpecError, match="labels_10m holds class labels"):
+    with pytest.raises(SpecError, match="labels_10m holds labels"):
         learning_arrays(with_pretrain(arrays=("labels_10m",)))
     odd = spec.pretrain.encoder.model_copy(update={"patch_px": 1})
     with pytest.raises(SpecError, match=r"patch_px=1 is 0\.5 pixels of s2_20m .* multiple of 2"):
