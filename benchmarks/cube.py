@@ -154,10 +154,14 @@ def odc_stac(items: list[dict[str, Any]], source: str, target: str, clock: Clock
 def stackstac(items: list[dict[str, Any]], source: str, target: str, clock: Clock, chunk: int, threads: int) -> None:
     """stackstac: every scene a layer. Where tiles overlap, ground counts twice, which leaves its median as it is."""
     import dask
+    import pandas as pd
     import stackstac as library
     from stackstac.rio_env import LayeredEnv
     from stackstac.rio_reader import DEFAULT_GDAL_ENV
 
+    # It passes an option that pandas 3 no longer has, and that only chose how fast dates are read.
+    to_datetime = pd.to_datetime
+    pd.to_datetime = lambda *args, infer_datetime_format=True, **kw: to_datetime(*args, **kw)
     env = DEFAULT_GDAL_ENV.updated(always=_gdal())
     assert isinstance(env, LayeredEnv)
     with clock, dask.config.set(scheduler="threads", num_workers=threads):
@@ -198,6 +202,7 @@ def _finish(stack_btyx: Any, scl_tyx: Any, target: str) -> None:
     image = np.floor(stack.median("time", skipna=True) + 0.5).fillna(0).astype("uint16")
     names = [name for name in image.coords if name not in ("band",)]
     image = image.drop_vars(names).chunk(band=-1)
+    image.attrs.clear()  # stackstac's have no JSON
     encoding = {"s2": {"chunks": (len(scenes.BANDS), CHIP_PX, CHIP_PX)}}
     xr.Dataset({"s2": image.drop_vars("band")}).to_zarr(
         parse_store(target).zarr("cube.zarr"), encoding=encoding, zarr_format=3, consolidated=False
