@@ -18,6 +18,8 @@ LEARNING = ("pretrain", "embed", "probe")
 
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63)]
+Label = Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
+"""Key of a label, as Kubernetes writes it: `topology.kubernetes.io/zone`."""
 
 
 class _Section(BaseModel):
@@ -38,6 +40,11 @@ class Pool(_Section):
 
     node_selector: dict[str, str] = {}
     """Labels of the pool's nodes."""
+    avoid_labels: tuple[Label, ...] = ()
+    """Labels of nodes that pods stay off where others have room, such as `nvidia.com/gpu.present`."""
+    gang_topology: Label | Literal[""] = "topology.kubernetes.io/zone"
+    """Label whose value the nodes of a gang share where they can: traffic between zones is slow and costs money. Empty
+    leaves it to the scheduler."""
     tolerations: tuple[Toleration, ...] = ()
     cpu: str = "1"
     """Processor request of a pod, as Kubernetes writes it: `2`, `500m`."""

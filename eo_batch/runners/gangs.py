@@ -9,12 +9,22 @@ from typing import Any
 
 from eo_batch.core.placement import Placement
 from eo_batch.runners.base import POLITE_STOP
-from eo_batch.runners.manifests import SAME_FOR_ALL, Manifest, exit_rule, head, pod_template, work_labels
+from eo_batch.runners.manifests import (
+    SAME_FOR_ALL,
+    WORK_LABEL,
+    Manifest,
+    exit_rule,
+    head,
+    pod_template,
+    work_labels,
+)
 
 GROUP = "gang"
 """Name of the set of Jobs in the JobSet: its Jobs are `NAME-gang-0`, `NAME-gang-1`, …"""
 PORT = 29500
 """Where the processes of a gang meet."""
+_GANG_LABEL = "jobset.sigs.k8s.io/job-index"
+"""JobSet's label of pods: the number of their gang."""
 RESTARTS = 8
 """Restarts of all gangs after one of them died. Disruptions do not count."""
 
@@ -38,7 +48,7 @@ def gang_manifest(
     metadata, queued = head(placement, stage, name, argv, labels, owner)
     marked = work_labels(labels, stage, name)
     fields = {
-        "EO_BATCH_SLICE": "metadata.labels['jobset.sigs.k8s.io/job-index']",
+        "EO_BATCH_SLICE": f"metadata.labels['{_GANG_LABEL}']",
         "EO_BATCH_RANK": "metadata.annotations['batch.kubernetes.io/job-completion-index']",
     }
     together = [
@@ -53,6 +63,16 @@ def gang_manifest(
         "--no-python",
         *argv,
     ]
+    template = pod_template(placement, stage, together, marked, memory_mb, fields)
+    if pool.gang_topology:
+        with_it = {
+            "topologyKey": pool.gang_topology,
+            "labelSelector": {"matchLabels": {WORK_LABEL: name}},
+            "matchLabelKeys": [_GANG_LABEL],
+        }
+        prefers = [{"weight": 100, "podAffinityTerm": with_it}]
+        near = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": prefers}}
+        template["spec"]["affinity"] = template["spec"].get("affinity", {}) | near
     job: Manifest = {
         "completionMode": "Indexed",
         "completions": nodes,
@@ -68,7 +88,7 @@ def gang_manifest(
         },
         "podReplacementPolicy": "Failed",
         "activeDeadlineSeconds": placement.cluster.deadline_s,
-        "template": pod_template(placement, stage, together, marked, memory_mb, fields),
+        "template": template,
     }
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",

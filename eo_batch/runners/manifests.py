@@ -265,6 +265,10 @@ def pod_template(
         ],
         "volumes": volumes,
     }
+    if pool.avoid_labels:
+        without = [{"key": label, "operator": "DoesNotExist"} for label in pool.avoid_labels]
+        prefers = {"weight": 100, "preference": {"matchExpressions": without}}
+        spec["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [prefers]}}
     if pool.node_selector:
         spec["nodeSelector"] = dict(pool.node_selector)
     if pool.tolerations:

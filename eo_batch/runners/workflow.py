@@ -63,6 +63,8 @@ _STEP_RETRIES = 12
 """Tries of a step's pod beyond the first. The step itself gives up a shard that kills its pods after fewer."""
 _WATCH_RETRIES = 60
 """The same for a pod that only waits for the end of a Job, for hours: trying again costs nothing."""
+_PLACED = ("affinity", "nodeSelector", "tolerations", "priorityClassName")
+"""Fields of a pod that say where it may run, which a template of Argo's has under the same names."""
 _HOPELESS = ("failure condition", "forbidden", "is invalid", "no matches for kind", "denied the request")
 """What Argo says of an object that failed, or was refused and will be again."""
 _SPARE_S = 600
@@ -231,7 +233,7 @@ def _fan_out(placement: Placement, stage: str, manifest: str, success: str) -> M
 
 def _where(pod: Manifest) -> Manifest:
     """Which nodes a pod may run on, and before whom."""
-    return {key: pod["spec"][key] for key in ("nodeSelector", "tolerations", "priorityClassName") if key in pod["spec"]}
+    return {key: pod["spec"][key] for key in _PLACED if key in pod["spec"]}
 
 
 def _base(placement: Placement, stages: int, labels: Mapping[str, str]) -> Manifest:

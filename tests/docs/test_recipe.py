@@ -1,5 +1,6 @@
-"""`recipes/continental.yaml` plans as its own comment says: over a simulated stac-geoparquet catalogue, without a network,
-and nothing is written. The recipe is cut to a small country on both sides of the meridian where two UTM zones meet.
+"""`recipes/continental.yaml` plans as its own comment says: over a simulated stac-geoparquet catalogue, without a
+network, and nothing is written. The recipe is cut to a small country on both sides of the meridian where two UTM zones
+meet.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eo_batch.core.layout import STAGES
-from eo_batch.core.placement import Placement, Toleration, parse_placement
+from eo_batch.core.placement import Placement, Pool, Toleration, parse_placement
 from eo_batch.runners.manifests import work_manifest
 from tests.helm.render import ROOT, VALUES, Manifest, named, of_kind, profiles, rendered
 
@@ -29,6 +29,10 @@ def pod_specs(placement: Placement) -> dict[str, Manifest]:
     return specs
 
 
+def without_queues(placement: Placement) -> dict[str, Pool]:
+    return {name: pool.model_copy(update={"queue": None}) for name, pool in placement.pools.items()}
+
+
 def tolerates(tolerations: tuple[Toleration, ...], taint: Manifest) -> bool:
     return any(
         toleration.key == taint["key"]
@@ -48,8 +52,14 @@ def test_the_chart_makes_profiles_that_place_every_stage(values: str) -> None:
         assert placement.store == parse_placement(profiles(rendered(values))["kubernetes"]).store
         for stage in STAGES:
             placement.at(stage)
-    # They place the same: what differs is who runs shards.
-    assert len({str((placement.pools, placement.stages, placement.cluster)) for placement in found.values()}) == 1
+    # They place the same: what differs is who runs shards, and that no queue admits those of Dask.
+    placed = {
+        runner: (without_queues(placement), placement.stages, placement.cluster) for runner, placement in found.items()
+    }
+    assert all(one == placed["kubernetes"] for one in placed.values())
+    queues = {runner: {pool.queue for pool in placement.pools.values()} for runner, placement in found.items()}
+    assert queues.pop("dask", {None}) == {None}
+    assert all(one == queues["kubernetes"] for one in queues.values())
 
 
 def test_sections_bring_their_profiles() -> None:
@@ -80,6 +90,13 @@ def test_values_arrive_in_the_profile() -> None:
     assert (changed.cluster.lease_s, changed.cluster.deadline_s) == (60, 1_000_000)
     assert changed.at("pretrain").nodes == 2
     assert changed.pools["large"].cpu == "1500m"
+    avoided = {name: (pool.avoid_labels, pool.gang_topology) for name, pool in changed.pools.items()}
+    assert avoided == {
+        "cpu-spot": (("nvidia.com/gpu.present",), "topology.kubernetes.io/zone"),
+        "gpu-train": ((), "topology.kubernetes.io/zone"),
+        "gpu-spot": ((), "topology.kubernetes.io/zone"),
+        "large": (("nvidia.com/gpu.present", "cloud.google.com/gke-accelerator"), ""),
+    }
 
 
 def test_what_the_chart_makes_for_a_pool_is_used_unless_the_pool_names_another() -> None:

@@ -218,3 +218,42 @@ def test_a_gang_meets_at_its_first_pod() -> None:
     assert tuple(args[-len(ARGV) :]) == ARGV
     assert work["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     assert work["spec"]["suspend"] is True
+
+
+def test_the_pods_of_a_gang_prefer_one_zone() -> None:
+    """Each gang its own: what draws a pod are pods of the same gang, not all of the stage's."""
+
+    def terms(placement: Placement) -> list[dict[str, Any]]:
+        work = work_manifest(placement, "pretrain", "run-pretrain-1", ARGV, 3, 1, labels_of("run"), owner=OWNER)
+        affinity = pod_spec(work).get("affinity", {}).get("podAffinity", {})
+        assert affinity.keys() <= {"preferredDuringSchedulingIgnoredDuringExecution"}
+        return [term["podAffinityTerm"] for term in affinity.get("preferredDuringSchedulingIgnoredDuringExecution", [])]
+
+    (term,) = terms(gang())
+    assert term["topologyKey"] == "topology.kubernetes.io/zone"
+    assert term["labelSelector"] == {"matchLabels": {"eo-batch.io/work": "run-pretrain-1"}}
+    assert term["matchLabelKeys"] == ["jobset.sigs.k8s.io/job-index"]
+    (other,) = terms(changed(gang(), "gpu-train", gang_topology="cloud.provider.com/rack"))
+    assert other["topologyKey"] == "cloud.provider.com/rack"
+    assert terms(changed(gang(), "gpu-train", gang_topology="")) == []
+    alone = placement(pretrain={"pool": "gpu-train"})
+    assert "affinity" not in pod_spec(work_manifest(alone, "pretrain", "n", ARGV, 3, 1, labels_of("run")))
+
+
+def test_pods_prefer_nodes_without_what_their_pool_avoids() -> None:
+    assert "affinity" not in pod_spec(manifest())
+    avoiding = changed(placement(), "cpu-spot", avoid_labels=["nvidia.com/gpu.present", "reserved"])
+    affinity = pod_spec(work_manifest(avoiding, "chips", "n", ARGV, 3, 1, labels_of("run")))["affinity"]
+    ((key, (term,)),) = affinity["nodeAffinity"].items()
+    assert key == "preferredDuringSchedulingIgnoredDuringExecution"
+    assert term["preference"]["matchExpressions"] == [
+        {"key": "nvidia.com/gpu.present", "operator": "DoesNotExist"},
+        {"key": "reserved", "operator": "DoesNotExist"},
+    ]
+
+
+def changed(placement: Placement, pool: str, **fields: Any) -> Placement:
+    """The placement with other fields of a pool."""
+    told = placement.model_dump(mode="json")
+    told["pools"][pool] |= fields
+    return Placement.model_validate(told)

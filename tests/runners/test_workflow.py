@@ -160,10 +160,11 @@ def test_every_container_is_restricted_and_asks_for_resources(placement: Placeme
 def test_only_what_learns_asks_for_gpus(eks: Placement) -> None:
     probing = eks.model_copy(update={"stages": eks.stages | {"probe": eks.stages["embed"]}})
     for name, template in templates(workflow_template(probing)).items():
-        asks = "nvidia.com/gpu" in json.dumps(template)
+        asks = '"nvidia.com/gpu":' in json.dumps(template)
         assert asks == (name == "probe"), name
         if name in FAN_OUTS:
             assert template["nodeSelector"] == {"eo-batch.io/pool": "cpu-spot"}, "waiting takes no GPU node"
+        assert ("affinity" in template) == (name not in ("run", "probe")), "pods of the CPU pool prefer other nodes"
 
 
 @pytest.mark.parametrize("shards", [39, 10_000])

@@ -9,7 +9,7 @@
 {{- toYaml (merge (deepCopy (.Values.env | default dict)) $env) -}}
 {{- end }}
 
-{{/* One pool of the profiles. Takes a dict: root, name, pool. */}}
+{{/* One pool of the profiles. Takes a dict: root, name, pool, runner. Queues do not admit the workers of Dask. */}}
 {{- define "eo-batch.pool" -}}
 {{- $values := .root.Values -}}
 {{- $own := include "eo-batch.clusterName" (dict "root" .root "pool" .name) -}}
@@ -28,6 +28,12 @@
 {{- with $selector }}
 node_selector: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .pool.avoid_labels }}
+avoid_labels: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if hasKey .pool "gang_topology" }}
+gang_topology: {{ .pool.gang_topology | default "" | quote }}
+{{- end }}
 {{- with .pool.tolerations }}
 tolerations:
   {{- range . }}
@@ -40,8 +46,8 @@ gpus: {{ .pool.gpus | int }}
 {{- with $class }}
 priority_class: {{ . | quote }}
 {{- end }}
-{{- with $queue }}
-queue: {{ . | quote }}
+{{- if and $queue (ne .runner "dask") }}
+queue: {{ $queue | quote }}
 {{- end }}
 {{- end }}
 
@@ -86,7 +92,7 @@ dask:
 {{- end }}
 pools:
   {{- range $name := keys $values.pools | sortAlpha }}
-  {{ $name }}: {{- include "eo-batch.pool" (dict "root" $root "name" $name "pool" (get $values.pools $name)) | trim | nindent 4 }}
+  {{ $name }}: {{- include "eo-batch.pool" (dict "root" $root "name" $name "pool" (get $values.pools $name) "runner" $.runner) | trim | nindent 4 }}
   {{- end }}
 stages:
   {{- range $stage := keys $values.stages | sortAlpha }}

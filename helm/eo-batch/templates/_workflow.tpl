@@ -4,12 +4,23 @@ argo.yaml, which a test compares with it. Double braces within quotes are Argo's
 {{/* The pool of a stage, as in the profiles. Takes a dict: root, stage. */}}
 {{- define "eo-batch.stagePool" -}}
 {{- $placed := get .root.Values.stages .stage | default .root.Values.stages.default -}}
-{{- include "eo-batch.pool" (dict "root" .root "name" $placed.pool "pool" (get .root.Values.pools $placed.pool)) -}}
+{{- include "eo-batch.pool" (dict "root" .root "name" $placed.pool "pool" (get .root.Values.pools $placed.pool) "runner" "argo") -}}
 {{- end }}
 
 {{/* Where a stage's pods are placed. Takes a dict: root, stage. */}}
 {{- define "eo-batch.stagePlace" -}}
 {{- $pool := include "eo-batch.stagePool" . | fromYaml -}}
+{{- with $pool.avoid_labels }}
+affinity:
+  nodeAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        preference:
+          matchExpressions:
+            {{- range . }}
+            - {key: {{ . | quote }}, operator: DoesNotExist}
+            {{- end }}
+{{- end }}
 {{- with $pool.node_selector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
