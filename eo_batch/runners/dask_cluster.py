@@ -21,13 +21,12 @@ from eo_batch.runners.dask import DaskRunner
 from eo_batch.runners.dask_forward import Forward
 from eo_batch.runners.dask_manifests import CLUSTER_LABEL, COMM_PORT, PART_LABEL, autoscaler_manifest, cluster_manifest
 from eo_batch.runners.dask_places import AtAddress, LocalProcesses
-from eo_batch.runners.kube import DASK_CLUSTER, POD, SERVICE_ACCOUNT, Kind, Kube, insist
+from eo_batch.runners.kube import DASK_CLUSTER, DEPLOYMENT, POD, SERVICE_ACCOUNT, Kind, Kube, insist
 from eo_batch.runners.lease import Lease, held_lease, wait_until_gone
 from eo_batch.runners.manifests import WORK_LABEL, Manifest, object_name
-from eo_batch.runners.waits import Wait, pods_wait
+from eo_batch.runners.waits import Wait, deployments_wait, pods_wait
 
 AUTOSCALER = Kind("kubernetes.dask.org", "v1", "daskautoscalers", "the Dask operator")
-DEPLOYMENT = Kind("apps", "v1", "deployments", "Kubernetes")
 
 _OPERATOR_S = 120.0
 """An operator that lives has made the scheduler's Deployment by then."""
@@ -195,14 +194,11 @@ class OperatorCluster:
         Raises ClusterRefused if time can't mend it.
         """
         pods = self._kube.list(POD, _labels(running, part))
-        waits = [*pods_wait(pods), *_crashes(pods)]
+        deployments = self._kube.list(DEPLOYMENT, _labels(running, part), absent_ok=True)
+        waits = [*pods_wait(pods), *_crashes(pods), *deployments_wait(deployments)]
         for wait in waits:
             if not wait.mends:
                 raise ClusterRefused(wait.message)
-        for deployment in self._kube.list(DEPLOYMENT, _labels(running, part), absent_ok=True):
-            for condition in deployment.get("status", {}).get("conditions") or ():
-                if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                    waits.append(Wait(f"the pods are not admitted: {one_line(condition['message'])}", mends=True))
         return waits[0].message if waits else ""
 
     def _reach(self, running: _Running, pod: str) -> str:
@@ -262,6 +258,13 @@ def _preflight(kube: Kube, placement: Placement) -> None:
     """Raise ClusterRefused naming what the cluster does not have, with its remedy."""
     assert placement.cluster is not None
     where = f"in namespace {kube.namespace}"
+    pool = placement.dask.pool
+    queue = placement.pools[pool].queue
+    if queue is not None:
+        raise ClusterRefused(
+            f"dask.pool={pool} waits in queue {queue} (pools.{pool}.queue), which does not admit Dask's workers: name "
+            "a pool without a queue, and limit it by dask.workers_max"
+        )
     if kube.served(DASK_CLUSTER) is None:
         raise ClusterRefused(
             "the cluster has no DaskCluster: install the Dask operator (chart dask-kubernetes-operator)"

@@ -59,6 +59,7 @@ POD = Kind("", "v1", "pods", "Kubernetes", "pod")
 EVENT = Kind("", "v1", "events", "Kubernetes", "event")
 SECRET = Kind("", "v1", "secrets", "Kubernetes", "secret")
 SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "Kubernetes", "service_account")
+DEPLOYMENT = Kind("apps", "v1", "deployments", "Kubernetes")
 CONFIG_MAP = Kind("", "v1", "configmaps", "Kubernetes", "config_map")
 
 STARTED = (WORKFLOW, DASK_CLUSTER, JOBSET, JOB, CONFIG_MAP, POD)

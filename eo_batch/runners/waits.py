@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from eo_batch.runners.book import one_line
-from eo_batch.runners.kube import EVENT, JOB, JOBSET, POD, WORKFLOW, WORKLOADS, Kube
+from eo_batch.runners.kube import DEPLOYMENT, EVENT, JOB, JOBSET, POD, WORKFLOW, WORKLOADS, Kube
 from eo_batch.runners.manifests import Manifest
 
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
@@ -43,6 +43,7 @@ def waits_of(kube: Kube, labels: str) -> list[Wait]:
     found = [*_queued(kube, [*jobs, *sets])]
     for job in jobs:
         found += _not_created(kube, job)
+    found += deployments_wait(kube.list(DEPLOYMENT, labels, absent_ok=True))
     pending = kube.list(POD, labels, "status.phase=Pending", _SOME)
     found += pods_wait(pending)
     slow = next((pod for pod in pending if _on_node_for(pod, now) > timedelta(seconds=_SLOW_S)), None)
@@ -126,6 +127,14 @@ def created_wait(events: Iterable[Manifest]) -> Wait | None:
     return _not_admitted(failed[1].removeprefix("Error creating: "))
 
 
+def deployments_wait(deployments: Iterable[Manifest]) -> Iterator[Wait]:
+    """Why the pods of Deployments, which are those of Dask clusters, can't be created."""
+    for deployment in deployments:
+        for condition in deployment.get("status", {}).get("conditions") or ():
+            if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+                yield _not_admitted(condition["message"])
+
+
 def steps_wait(nodes: Mapping[str, Manifest]) -> Iterator[Wait]:
     """Why Argo can't create the pods of a workflow's steps, by its nodes: it goes on trying where a quota is used up,
     and tells nobody else. What becomes of pods that are there, they tell themselves."""
@@ -151,7 +160,9 @@ def workload_wait(workload: Manifest, queue: str) -> Wait | None:
 
 def _not_admitted(said: str) -> Wait:
     text = re.sub(r'^pods "[^"]*" is ', "pods are ", one_line(said))
-    return Wait(f"the pods are not admitted: {text}", mends="exceeded quota" in text and not _never_fits(text))
+    # A webhook that does not answer is an internal error.
+    passes = "Internal error occurred" in text or ("exceeded quota" in text and not _never_fits(text))
+    return Wait(f"the pods are not admitted: {text}", mends=passes)
 
 
 def _queued(kube: Kube, works: Iterable[Manifest]) -> Iterator[Wait]:

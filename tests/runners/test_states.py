@@ -12,7 +12,16 @@ from eo_batch.core.placement import Cluster
 from eo_batch.runners.kube import POD, connect
 from eo_batch.runners.states import death, end_of, slice_number
 from eo_batch.runners.sweep import expired_at
-from eo_batch.runners.waits import Wait, created_wait, lost_pods, pods_wait, slow_wait, steps_wait, workload_wait
+from eo_batch.runners.waits import (
+    Wait,
+    created_wait,
+    deployments_wait,
+    lost_pods,
+    pods_wait,
+    slow_wait,
+    steps_wait,
+    workload_wait,
+)
 
 
 def pod(phase: str = "Pending", conditions: list[dict[str, Any]] | None = None, **container: Any) -> dict[str, Any]:
@@ -124,6 +133,31 @@ def test_steps_wait_for_quota_and_leave_the_rest_to_their_pods() -> None:
     (wait,) = steps_wait(nodes)
     assert wait.message.startswith("the pods are not admitted: pods are forbidden: exceeded quota: tight, requested: ")
     assert not wait.mends
+
+
+@pytest.mark.parametrize(
+    ("said", "mends"),
+    [
+        ("exceeded quota: tight, requested: memory=3G, used: memory=4G, limited: memory=5G", True),
+        ("exceeded quota: tight, requested: memory=3G, used: memory=0, limited: memory=1G", False),
+        ('violates PodSecurity "restricted:latest": seccompProfile', False),
+    ],
+)
+def test_deployments_wait_for_pods_that_they_may_not_create(said: str, mends: bool) -> None:
+    failed = {"type": "ReplicaFailure", "status": "True", "message": f'pods "run-dask-worker-1-x" is forbidden: {said}'}
+    works = {"type": "Available", "status": "True", "message": "x"}
+    admitted = failed | {"status": "False"}
+    found = [{"status": {"conditions": [works, one]}} for one in (failed, admitted)]
+    (wait,) = deployments_wait([*found, {}])
+    assert wait == Wait(f"the pods are not admitted: pods are forbidden: {said}", mends)
+
+
+def test_a_webhook_that_does_not_answer_comes_back() -> None:
+    said = 'Internal error occurred: failed calling webhook "mpod.kb.io": connection refused'
+    (wait,) = deployments_wait(
+        [{"status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": said}]}}]
+    )
+    assert wait == Wait(f"the pods are not admitted: {said}", mends=True)
 
 
 def event(reason: str, second: int, message: str = "") -> dict[str, Any]:
