@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from tests.cluster.argo import argo_here
 from tests.cluster.given import S3, Images
 from tests.cluster.kube import apply, kubectl, namespace
 from tests.cluster.s3 import secret
@@ -53,7 +54,7 @@ def values(images: Images, s3: S3) -> dict[str, Any]:
         "image": {"cpu": images.cpu, "gpu": images.gpu},
         "store": {"url": "s3://runs", "endpoint": s3.inside, "region": "us-east-1", "existingSecret": SECRET},
         "env": {"EO_BATCH_ASSETS_ANONYMOUS": "0"},
-        "argo": {"serverUrl": "https://argo-server.argo:2746", "verifyTls": False},
+        "argo": {"serverUrl": argo_here().inside, "verifyTls": False},
         "pools": {"cpu-spot": SMALL, "gpu-train": SMALL, "gpu-spot": SMALL},
         "stages": {
             "default": placed | {"pool": "cpu-spot"},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster import prefect_server
+from tests.cluster.argo import argo_here
 from tests.cluster.chart import SMALL, Installed, installed
 from tests.cluster.dask_operator import dask_operator
 from tests.cluster.given import S3, Images
@@ -26,6 +27,14 @@ class Place:
     prefect: PrefectServer
     prefect_space: str
     """Its namespace."""
+    dask_space: str
+    """That of the Dask operator."""
+
+    @property
+    def beside(self) -> set[str]:
+        """Namespaces of all that works for the release elsewhere."""
+        argo = {pod["metadata"]["namespace"] for pod in argo_here().controllers()}
+        return {self.prefect_space, self.dask_space, *argo}
 
     def left(self) -> list[str]:
         """What runs have in the namespace."""
@@ -58,4 +67,4 @@ def place_of(
             "control": control or {},
         }
         release = stack.enter_context(installed(name, images, s3, folder, more))
-        yield Place(release, server, space)
+        yield Place(release, server, space, operator)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from eo_batch.core import layout
 from eo_batch.core.errors import StoreError
 from eo_batch.core.layout import STAGES
 from eo_batch.core.planet import PlanetSpec
@@ -25,7 +26,7 @@ from tests.servers.objects import ObjectServer
 
 SPEC = """
 name: same
-time: {start: 2023-06-01, end: 2023-07-01}
+time: {start: 2023-06-01, end: 2023-07-01, step: month}
 grid: {chip_px: 32, gsd_m: 10, block_chips: 4}
 sensors:
   s2: {kind: s2-l2a, bands: [B02, B08]}
@@ -74,6 +75,28 @@ def make_reference(server: ObjectServer, folder: Path) -> Reference:
     command(["run", str(spec), "--store", store, "--workers", "2"])
     run = open_run(parse_store(store), "same", Settings.from_env())
     return Reference(spec, store, objects(store), done(run))
+
+
+def nearly_done(
+    reference: Reference, server: ObjectServer, missing: Mapping[str, int]
+) -> tuple[str, dict[str, set[str]]]:
+    """A store with the reference's run but for the receipts of some shards of each stage; its URL, and those shards."""
+    url, there = server.new_bucket(), parse_store(reference.store)
+    here = parse_store(url)
+    for key in there.list():
+        here.put(key, there.get(key))
+    run = open_run(here, "same", Settings.from_env())
+    shards = {stage: set(sorted(reference.shards[stage])[-count:]) for stage, count in missing.items()}
+    for stage, names in shards.items():
+        for shard in names:
+            here.delete(layout.receipt_key(run.identity.prefix(stage), shard))
+    return url, shards
+
+
+def made_by(run: Run, runner: str) -> dict[str, set[str]]:
+    """Shards whose receipts are a runner's, by stage; stages without any are left out."""
+    made = {stage: {r.shard for r in run.receipts(stage).values() if r.runner == runner} for stage in STAGES}
+    return {stage: shards for stage, shards in made.items() if shards}
 
 
 def command(argv: list[str], timeout_s: float = 900) -> str:

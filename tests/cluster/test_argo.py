@@ -34,11 +34,12 @@ from eo_batch.runners.base import Event, Runner
 from eo_batch.runners.lease import Lease, held_lease
 from eo_batch.runners.workflow import workflow_template
 from eo_batch.settings import Settings
+from tests.cluster.argo import argo_here
 from tests.cluster.contract import PodContract
 from tests.cluster.given import S3, Images
-from tests.cluster.kube import Manifest, apply, forwarded, get, kubectl, names, namespace, wait_for
+from tests.cluster.kube import Manifest, apply, get, kubectl, names, namespace, wait_for
 from tests.cluster.pods import InPods
-from tests.cluster.runs import ASSETS_SIGNED, Reference, done, nothing_done_twice, objects
+from tests.cluster.runs import ASSETS_SIGNED, Reference, done, made_by, nearly_done, nothing_done_twice, objects
 from tests.cluster.s3 import secret
 from tests.runners.calls import Shelf
 
@@ -60,19 +61,8 @@ the third is who speaks to Argo's server."""
 @pytest.fixture(scope="module")
 def argo(images: Images) -> Iterator[dict[str, Any]]:
     """The section `argo` of a placement, for this process."""
-    found = json.loads(kubectl("get", "services", "-A", "--field-selector=metadata.name=argo-server", "-o", "json"))
-    if not found["items"]:
-        pytest.skip("the cluster has no Argo Workflows: no Service is called argo-server")
-    with forwarded(found["items"][0]["metadata"]["namespace"], "service/argo-server", 2746) as address:
-        wait_for(lambda: speaks(f"https://{address}") or speaks(f"http://{address}"), "Argo's server answers")
-        yield {"url": f"{'https' if speaks(f'https://{address}') else 'http'}://{address}", "verify_tls": False}
-
-
-def speaks(url: str) -> bool:
-    """Whether a server answers at an address, by whatever code but that it wants TLS."""
-    argv = ["curl", "--silent", "--insecure", "--max-time", "5", "--write-out", "%{http_code}", f"{url}/api/v1/info"]
-    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
-    return not said.endswith("000") and "HTTP request to an HTTPS server" not in said
+    with argo_here().outside() as url:
+        yield {"url": url, "verify_tls": False}
 
 
 @pytest.fixture(scope="module")
@@ -201,14 +191,6 @@ def observed(space: str, moments: Mapping[str, Callable[[], None]]) -> Iterator[
         raise observer.error
 
 
-def kill_controller() -> None:
-    """End Argo's controller, which Kubernetes starts again."""
-    found = json.loads(kubectl("get", "pods", "-A", "-l", "app=workflow-controller", "-o", "json"))["items"]
-    assert found, "Argo's controller is a pod with the label app=workflow-controller"
-    for pod in found:
-        kubectl("delete", "pod", "-n", pod["metadata"]["namespace"], pod["metadata"]["name"], "--wait=false")
-
-
 def kill_pods(space: str, component: str) -> None:
     """End pods at once, without asking them to."""
     labels = f"app.kubernetes.io/component={component}"
@@ -220,16 +202,10 @@ _MISSING = {"chips": 3, "pretrain": 1, "embed": 2, "report": 1}
 
 
 @pytest.fixture
-def begun(run: Run, reference: Reference) -> tuple[Run, dict[str, set[str]]]:
+def begun(run: Run, reference: Reference, s3_here: S3) -> tuple[Run, dict[str, set[str]]]:
     """A run of which little is missing, and that by stage. Whole runs are those of test_whole_runs.py."""
-    there = parse_store(reference.store)
-    for key in there.list():
-        run.store.put(key, there.get(key))
-    missing = {stage: set(sorted(reference.shards[stage])[-count:]) for stage, count in _MISSING.items()}
-    for stage, shards in missing.items():
-        for shard in shards:
-            run.store.delete(layout.receipt_key(run.identity.prefix(stage), shard))
-    return run, missing
+    url, missing = nearly_done(reference, s3_here.server, _MISSING)
+    return Run(run.spec, parse_store(url), run.settings), missing
 
 
 @pytest.mark.slow
@@ -239,9 +215,9 @@ def test_a_run_goes_on_while_argo_is_killed(
     run, missing = begun
     told, urls = Told(), list[str]()
     moments = {
-        "chips": kill_controller,
+        "chips": argo_here().restart,
         "pretrain-watch": partial(kill_pods, space, "pretrain-watch"),
-        "embed-watch": kill_controller,
+        "embed-watch": argo_here().restart,
     }
     with observed(space, moments) as observer, nothing_done_twice(run.store.url):
         follow_run(run, placement, told, on_submitted=urls.append)
@@ -251,8 +227,7 @@ def test_a_run_goes_on_while_argo_is_killed(
     (name,) = (url.rpartition("/")[2] for url in urls)
     assert urls == [f"{placement.argo.url}/workflows/{space}/{name}"]
     assert done(run) == reference.shards
-    by_argo = {stage: {r.shard for r in run.receipts(stage).values() if r.runner == "argo"} for stage in layout.STAGES}
-    assert {stage: shards for stage, shards in by_argo.items() if shards} == missing
+    assert made_by(run, "argo") == missing
     assert [key for key in run.store.list() if "/work/" in key] == []
     assert observer.largest < 100_000
     assert observer.nodes < 25

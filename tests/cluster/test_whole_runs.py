@@ -4,22 +4,23 @@ nothing lost, nothing done twice that was done, no secret shown.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from eo_batch.core.layout import STAGES
+from eo_batch.core.placement import LEARNING
 from tests.cluster import prefect_server
 from tests.cluster import s3 as s3_pod
+from tests.cluster.argo import argo_here
 from tests.cluster.disturbing import InEachStage, Killer, disturbing
-from tests.cluster.given import S3
-from tests.cluster.kube import get, kubectl
+from tests.cluster.given import S3, Images
 from tests.cluster.place import Place
 from tests.cluster.runs import Reference, check_same, nothing_done_twice
-from tests.cluster.secrets import check_store, no_secret_shown
-from tests.cluster.ways import ByCommand, ByFlow, Way, way_of
-from tests.servers.seaweed import SECRET_KEY
+from tests.cluster.secrets import check_store, no_secret_shown, shown
+from tests.cluster.watching import Seen, watching
+from tests.cluster.ways import ByCommand, ByFlow, Way, check_flow, way_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -34,18 +35,26 @@ def way(request: pytest.FixtureRequest, place: Place, s3_here: S3) -> Iterator[W
         yield found
 
 
-# A flow with Argo's workflow joins what two others do.
+# A flow with Argo's workflow joins what two others do; test_flows.py has one that goes on with a run.
 @pytest.mark.parametrize("way", [*WAYS[:-1], pytest.param(WAYS[-1], marks=pytest.mark.matrix)], indirect=True)
-def test_a_run_with_a_kill_in_every_stage(way: Way, place: Place, reference: Reference, s3_here: S3) -> None:
+def test_a_run_with_a_kill_in_every_stage(
+    way: Way, place: Place, images: Images, reference: Reference, s3_here: S3, tmp_path: Path
+) -> None:
     store = s3_here.server.new_bucket()
     killer = Killer(way.space, way.at_work, dict.fromkeys(STAGES, 1), seed=1)
-    with disturbing(killer), nothing_done_twice(store), no_secret_shown(way.space):
+    with (
+        disturbing(killer),
+        nothing_done_twice(store),
+        no_secret_shown(way.space, *place.beside),
+        watching(way.space, tmp_path / "pods") as seen,
+    ):
         said = way.run(reference, store, LIMIT_S)
     assert set(killer.by_stage) == set(STAGES), said
     check_same(store, reference, way.runner)
     assert place.left() == []
     check_store(store)
-    assert SECRET_KEY not in said
+    assert shown(said) == []
+    check_images(seen, images)
     if isinstance(way, ByCommand):
         again = way.run(reference, store, LIMIT_S)
         assert "to do" not in again, "everything has a receipt"
@@ -53,26 +62,14 @@ def test_a_run_with_a_kill_in_every_stage(way: Way, place: Place, reference: Ref
         check_flow(way)
 
 
-def check_flow(way: ByFlow) -> None:
-    """The flow run had a Job of its own with no more rights than the driver's, and people see what it did."""
-    (pod,) = get(way.space, "pods", "-l", f"prefect.io/flow-run-id={way.flow_run}")
-    assert pod["spec"]["serviceAccountName"] == "eo-batch-driver"
-    worker = kubectl("logs", "-n", way.space, "deployment/eo-batch-prefect-worker", "-c", "worker")
-    assert "forbidden" not in worker.lower(), worker
-    tasks = way.server.find("task_runs", task_runs={"flow_run_id": {"any_": [way.flow_run]}})
-    assert {task["name"] for task in tasks} == ({"workflow"} if way.engine == "argo" else set(STAGES))
-    artifacts = way.server.artifacts(way.flow_run)
-    assert {"same-coverage", "same-cost"} <= artifacts.keys()
-    if way.engine == "argo":
-        assert f"/workflows/{way.space}/" in artifacts["same-workflow"]["data"]
-    assert {artifacts[f"same-{stage}"]["data"] for stage in STAGES} == {100.0}
-    run = way.server.get(f"/flow_runs/{way.flow_run}")
-    assert SECRET_KEY not in json.dumps([run, tasks, artifacts])
-
-
-def restart_argo() -> None:
-    """End Argo's controller, which Kubernetes starts again."""
-    kubectl("delete", "pod", "-n", "argo", "-l", "app=workflow-controller", "--wait=false")
+def check_images(seen: Sequence[Seen], images: Images) -> None:
+    """All containers are of the built images, or Argo's own; what learns has torch, and what does not, has not."""
+    used = set().union(*(pod.all_images for pod in seen))
+    assert {images.cpu, images.gpu} <= used
+    assert used <= {images.cpu, images.gpu, argo_here().executor()}, used
+    for pod in seen:
+        if pod.stage in STAGES:
+            assert pod.image == (images.gpu if pod.stage in LEARNING else images.cpu), pod
 
 
 @pytest.mark.matrix
@@ -99,7 +96,7 @@ def test_a_run_whose_servers_restart_in_every_stage(
 ) -> None:
     acts: dict[str, Callable[[], object]] = {
         "s3": lambda: s3_pod.restart(s3_here.namespace, s3_here.server),
-        "argo": restart_argo,
+        "argo": argo_here().restart,
         "prefect": lambda: prefect_server.restart(place.prefect_space),
     }
     store = s3_here.server.new_bucket()
