@@ -18,9 +18,16 @@ _OPERATOR = ["tini", "--", "kopf", "run", "-m", "dask_kubernetes.operator.contro
 _TEMPORARY = {"volumes": [{"name": "tmp", "emptyDir": {}}], "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
 
 
+def dask_kinds() -> None:
+    """Make the cluster know the operator's kinds, as its chart does when it is installed."""
+    folder = CHART / "crds"
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(folder))
+    kubectl("wait", "--for=condition=established", "-f", str(folder), "--timeout=60s")
+
+
 @contextmanager
 def dask_operator(space: str, image: str, watched: str) -> Iterator[None]:
-    """The operator in a namespace, for clusters in `watched`, which need not be there yet."""
+    """The operator in a namespace, for clusters in `watched`, which need not be there yet; `*` stands for anything."""
     name, _, tag = image.rpartition(":")
     values: dict[str, Any] = {
         "image": {"name": name, "tag": tag},

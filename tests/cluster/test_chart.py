@@ -24,6 +24,7 @@ from eo_batch.io.store import parse_store
 from eo_batch.runners.manifests import labels_of, work_manifest
 from eo_batch.settings import Settings
 from tests.cluster.chart import CHART, SECRET, Installed, helm, installed, values
+from tests.cluster.dask_operator import dask_kinds
 from tests.cluster.given import S3, Images
 from tests.cluster.kube import Manifest, apply, forwarded, get, kubectl, names, namespace, wait_for
 from tests.cluster.runs import SPEC
@@ -50,7 +51,9 @@ def served(section: str) -> bool:
 
 @pytest.fixture(scope="module")
 def sections(images: Images) -> list[str]:
-    """Sections that this cluster can have enabled."""
+    """Sections that this cluster can have enabled. Dask's kinds come with the package, whoever has installed them."""
+    dask_kinds()
+    wait_for(lambda: served("dask"), "the cluster has the kinds of the Dask operator")
     return ["argo", *(section for section in OPTIONAL if served(section))]
 
 
@@ -89,6 +92,7 @@ def may(space: str, account: str) -> set[Right]:
 def test_accounts_may_do_what_they_have_to_and_nothing_else(
     release: Installed, sections: list[str], account: str
 ) -> None:
+    assert "dask" in sections
     everybody = may(release.namespace, "default")
     assert ("authorization.k8s.io", "selfsubjectaccessreviews", "create") in everybody
     assert may(release.namespace, f"eo-batch-{account}") - everybody == rights(account, sections)

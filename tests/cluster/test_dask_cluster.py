@@ -165,7 +165,7 @@ class TestDaskOnKubernetes(PodContract):
         return lambda: pods(space, "contract")
 
 
-def test_more_work_brings_more_workers(placement: Placement, space: str, notes: Shelf) -> None:
+def test_more_work_brings_more_workers_and_less_takes_them_away(placement: Placement, space: str, notes: Shelf) -> None:
     with dask_runner(placement, "adaptive") as runner:
         run(Shipping(runner), Fine(notes), (0,))
         assert len(pods(space, "adaptive", "worker")) == 1
@@ -178,6 +178,8 @@ def test_more_work_brings_more_workers(placement: Placement, space: str, notes: 
         outcome = runner.run(Job("test", tuple(range(1, 13)), Shipped(Receipted(notes, takes_s=3.0))), on_event)
         assert outcome.done == set(range(1, 13))
         assert most == 2
+        runner.place.want(1)  # as a run does whose last shard is running
+        wait_for(lambda: len(pods(space, "adaptive", "worker")) == 1, "one worker is left", 90)
     assert left(space, "adaptive") == []
 
 

@@ -10,7 +10,6 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +25,12 @@ from eo_batch.io.tables import read_table
 from eo_batch.runners.kube import JOBSET, QUEUES
 from eo_batch.settings import Settings
 from tests.cluster.chart import CHART, Installed, installed
-from tests.cluster.disturbing import Killer, disturbing
+from tests.cluster.disturbing import STAGE, Killer, disturbing
 from tests.cluster.given import S3, Images
 from tests.cluster.kube import get, kubectl, wait_for
-from tests.cluster.runs import command, make_spec, objects, start
-from tests.cluster.ways import ByCommand
+from tests.cluster.runs import command, made_by, make_spec, objects, start
+from tests.cluster.watching import NONE, Seen, watching
+from tests.cluster.ways import ByCommand, profile_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -42,25 +42,6 @@ _NODES = 2
 _STEPS, _FEW = 20, 6
 _UNTIL_TRAINED = ("plan", "chips", "publish")
 """Stages that a gang has no part in."""
-_COLUMNS = {
-    "name": ".metadata.name",
-    "stage": r".metadata.labels.eo-batch\.io/stage",
-    "node": ".spec.nodeName",
-    "gpus": r".spec.containers[0].resources.limits.nvidia\.com/gpu",
-    "phase": ".status.phase",
-}
-_NONE = "<none>"
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A pod as it was at some moment; what it did not have is `<none>`."""
-
-    name: str
-    stage: str
-    node: str
-    gpus: str
-    phase: str
 
 
 @dataclass(frozen=True)
@@ -127,7 +108,7 @@ def trained(release: Installed, s3: S3, tmp_path_factory: pytest.TempPathFactory
             patch.setenv(name, value)
         spec, profile = make_spec(server, folder), release.profile("kubernetes")
         store, here = server.new_bucket(), server.new_bucket()
-        with watching(release.namespace, folder / "pods") as seen:
+        with watching(release.namespace, folder / "pods", STAGE) as seen:
             command(run_argv(spec, store, _STEPS, "embed", "--on", str(profile)))
         command(run_argv(spec, here, _STEPS, "pretrain", "--workers", "2"))
         yield Trained(spec, profile, store, here, seen)
@@ -138,23 +119,6 @@ def run_argv(spec: Path, store: str, steps: int, until: str, *more: str) -> list
     return ["run", str(spec), *overrides, "--store", store, "--until", until, *more]
 
 
-@contextmanager
-def watching(space: str, path: Path) -> Iterator[list[Seen]]:
-    """Every state of the pods of a namespace, complete when the block ends."""
-    columns = ",".join(f"{name}:{field}" for name, field in _COLUMNS.items())
-    argv = ["kubectl", "get", "pods", "-n", space, "-l", "eo-batch.io/stage", "--no-headers", "--watch"]
-    seen: list[Seen] = []
-    with path.open("w") as out:
-        process = subprocess.Popen([*argv, "-o", f"custom-columns={columns}"], stdout=out)
-        try:
-            yield seen
-            assert process.poll() is None, "kubectl stopped watching"
-        finally:
-            process.terminate()
-            process.wait()
-    seen += [Seen(*line.split()) for line in path.read_text().splitlines()]
-
-
 def run_in(store: str) -> Run:
     return open_run(parse_store(store), "same", Settings.from_env())
 
@@ -163,7 +127,7 @@ def test_stages_that_ask_for_gpus_run_on_the_node_that_has_them(trained: Trained
     for stage, least in (("pretrain", _NODES), ("embed", 1)):
         pods = [pod for pod in trained.seen if pod.stage == stage]
         assert {pod.gpus for pod in pods} == {"1"}
-        assert {pod.node for pod in pods} - {_NONE} == {gpu_node}
+        assert {pod.node for pod in pods} - {NONE} == {gpu_node}
         ran = {pod.name for pod in pods if pod.phase == "Running"}
         assert len(ran) >= least, stage
 
@@ -171,8 +135,8 @@ def test_stages_that_ask_for_gpus_run_on_the_node_that_has_them(trained: Trained
 def test_stages_that_need_no_gpu_neither_ask_for_one_nor_run_where_they_are(trained: Trained, gpu_node: str) -> None:
     for stage in _UNTIL_TRAINED:
         pods = [pod for pod in trained.seen if pod.stage == stage]
-        assert {pod.gpus for pod in pods} == {_NONE}
-        nodes = {pod.node for pod in pods} - {_NONE}
+        assert {pod.gpus for pod in pods} == {NONE}
+        nodes = {pod.node for pod in pods} - {NONE}
         assert nodes, f"no pod of {stage} was on any node"
         assert gpu_node not in nodes
 
@@ -203,6 +167,31 @@ def check_losses(there: Run, here: Run) -> None:
     for name in expected.column_names:
         mine, wanted = (table[name].to_numpy().astype(float) for table in (losses, expected))
         np.testing.assert_allclose(mine, wanted, rtol=1e-4, err_msg=name)
+
+
+def test_a_workflow_fans_out_to_gpus(
+    trained: Trained, release: Installed, gpu_node: str, s3_here: S3, tmp_path: Path
+) -> None:
+    """A JobSet and an Indexed Job that Argo creates, over a store in which all that comes before them is done."""
+    store = s3_here.server.new_bucket()
+    there, here = parse_store(trained.here), parse_store(store)
+    for key in there.list():
+        if "/pretrain-" not in key:
+            here.put(key, there.get(key))
+    with profile_of("argo", release) as profile, watching(release.namespace, tmp_path / "pods") as seen:
+        said = command(run_argv(trained.spec, store, _STEPS, "embed", "--on", str(profile)))
+    for stage, least in (("pretrain", _NODES), ("embed", 1)):
+        pods = [pod for pod in seen if pod.stage == stage]
+        assert {pod.gpus for pod in pods} == {"1"}, said
+        assert {pod.node for pod in pods} - {NONE} == {gpu_node}
+        assert len({pod.name for pod in pods if pod.phase == "Running"}) >= least, stage
+    others = [pod for pod in seen if pod.stage in (NONE, *_UNTIL_TRAINED)]
+    assert others, "nobody waited for the JobSet"
+    assert gpu_node not in {pod.node for pod in others}
+    assert {pod.gpus for pod in others} == {NONE}
+    check_losses(run_in(store), run_in(trained.here))
+    assert set(run_in(store).receipts("embed")) == set(run_in(trained.store).receipts("embed"))
+    assert made_by(run_in(store), "argo").keys() == {"pretrain", "embed"}
 
 
 @pytest.mark.matrix

@@ -17,6 +17,7 @@ from eo_batch.core.placement import Placement, dump_placement
 from eo_batch.runners.kube import JOB, LEASE, POD, Kube, connect
 from eo_batch.runners.lease import Lease, held_lease
 from eo_batch.runners.manifests import Manifest, object_name, work_manifest
+from eo_batch.runners.states import end_of
 from eo_batch.runners.sweep import expired_at, sweep
 from tests.cluster.given import Images
 from tests.cluster.kube import apply, namespace, wait_for
@@ -61,6 +62,19 @@ def start(placement: Placement, lease: Lease) -> None:
     """Start that Job, and wait until its pods run."""
     lease.kube.create(JOB, sleeping(placement, lease))
     wait_for(lambda: len(lease.kube.list(POD, fields="status.phase=Running")) == 2, "two pods run")
+
+
+def test_a_job_that_reaches_its_deadline_is_ended_by_kubernetes(placement: Placement, kube: Kube) -> None:
+    """Whoever watches it or not."""
+    assert placement.cluster is not None
+    cluster = placement.cluster.model_copy(update={"deadline_s": 8})
+    with held_lease(placement, "late") as lease:
+        start(placement.model_copy(update={"cluster": cluster}), lease)
+        wait_for(lambda: kube.list(POD) == [], "its pods are gone", 60)
+        (job,) = kube.list(JOB)
+        ended = end_of(job)
+        assert ended is not None
+        assert (ended[0], ended[1]) == (False, "DeadlineExceeded")
 
 
 def left(kube: Kube) -> list[str]:

@@ -44,6 +44,8 @@ pretrain: {encoder: {patch_px: 8}}
 """Each chip is a shard, in each of the year's fortnights."""
 LEFT = 37
 SUBMITTED_S = 30.0
+FANNED_OUT_S = 120.0
+"""Longest time until the workflow's Job exists: two pods have started by then, one after the other."""
 OBJECTS = 50
 WORKFLOW_BYTES = 100_000
 KINDS = ("workflows.argoproj.io", "jobs", "leases", "pods")
@@ -175,6 +177,7 @@ def test_through_a_workflow(release: Installed, planned: Planned) -> None:
         kubectl("delete", "workflow", "-n", space, workflow["metadata"]["name"])
     assert job["spec"]["completions"] == len(planned.open().plan.shards)
     assert took_s <= SUBMITTED_S
+    assert fanned_out_s <= FANNED_OUT_S
     assert len(made) <= OBJECTS, sorted(made)
     assert size(workflow) < WORKFLOW_BYTES
     check_nothing_left(space)
