@@ -19,9 +19,13 @@ from typing import Any
 import pytest
 
 from eo_batch.core.errors import CatalogError, ClusterRefused, StoreMissing
+from eo_batch.core.placement import Cluster
+from eo_batch.runners.kube import connect
+from eo_batch.runners.waits import Wait, run_waits
 from tests.cluster.chart import Installed, installed
+from tests.cluster.dask_operator import dask_operator
 from tests.cluster.given import S3, Images
-from tests.cluster.kube import get, wait_for
+from tests.cluster.kube import CONTAINER_SECURITY, POD_SECURITY, apply, get, kubectl, namespace, wait_for
 from tests.cluster.lines import kubeconfig
 from tests.cluster.runs import ASSETS_SIGNED
 from tests.cluster.ways import profile_of
@@ -29,7 +33,7 @@ from tests.servers.objects import ObjectServer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-RUNNERS = ("kubernetes", "argo")
+RUNNERS = ("kubernetes", "argo", "dask")
 SPEC = """
 name: {name}
 time: {{start: 2023-06-01, end: 2023-07-01}}
@@ -39,11 +43,16 @@ sensors:
 catalog: {catalog}
 area: {{bbox: [11.98, 47.98, 12.02, 48.02]}}
 """
+_BEFORE_ANY_RUNNER = ("store", "catalog")
+"""Mistakes of which runners know nothing, so that two of them are enough."""
 AT_ONCE_S = 90.0
 """What can be known when a run is submitted is said within this time, by a dozen processes that start at once."""
 IN_TIME_S = 300.0
 """The same for what has to last for two minutes before anybody can be sure that nobody mends it."""
 IMAGE = "registry.invalid/no-such:1"
+
+
+_SPACE = "eo-batch-test-bad"
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class Mistake:
 
 
 REFUSED = ClusterRefused.exit_code
+_SINCE = r"( \(no pod has run for \d+ s\))?"
+"""Dask's workers are not waited for where nobody but a person can help."""
 MISTAKES = {
     "permission": Mistake(
         r"the cluster refuses to create leases/permission-\S+ in namespace \S+: leases\.\S+ is forbidden: .*; bind us "
@@ -67,11 +78,13 @@ MISTAKES = {
     ),
     "queue": Mistake(
         r"queue nowhere \(pools\.cpu-spot\.queue\) is not there in namespace \S+: create the LocalQueue"
-        r"|pools\.cpu-spot\.queue=nowhere needs Kueue, which the cluster does not have: install it",
+        r"|pools\.cpu-spot\.queue=nowhere needs Kueue, which the cluster does not have: install it"
+        r"|dask\.pool=cpu-spot waits in queue nowhere \(pools\.cpu-spot\.queue\), which does not admit Dask's workers: "
+        r"name a pool without a queue, and limit it by dask\.workers_max",
         REFUSED,
     ),
     "image": Mistake(
-        rf"image {IMAGE} can't be pulled \(\w+\).*; check cluster\.image \(no pod has run for \d+ s\)",
+        rf"image {IMAGE} can't be pulled \(\w+\).*; check cluster\.image{_SINCE}",
         REFUSED,
         IN_TIME_S,
         rf"image {IMAGE} can't be pulled \(\w+\).*; check cluster\.image",
@@ -87,7 +100,7 @@ MISTAKES = {
         IN_TIME_S,
     ),
     "quota": Mistake(
-        r"the pods are not admitted: pods are forbidden: exceeded quota: eo-batch, .* \(no pod has run for \d+ s\)",
+        r"the pods are not admitted: pods are forbidden: exceeded quota: eo-batch, .*" + _SINCE,
         REFUSED,
         IN_TIME_S,
         r"the pods are not admitted: pods are forbidden: exceeded quota: eo-batch, .*",
@@ -114,11 +127,14 @@ class Asked:
 @pytest.fixture(scope="module")
 def releases(images: Images, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installed, Installed]]:
     """The chart, and the same with a quota that no pod fits in."""
+    more: dict[str, Any] = {"dask": {"enabled": True, "operatorNamespace": f"{_SPACE}-operator"}}
     tight: dict[str, Any] = {"resourceQuota": {"enabled": True, "hard": {"requests.memory": "50M"}}}
     folders = [tmp_path_factory.mktemp(name) for name in ("wide", "tight")]
     with (
-        installed("eo-batch-test-bad", images, s3, folders[0]) as wide,
-        installed("eo-batch-test-bad-quota", images, s3, folders[1], tight) as narrow,
+        namespace(f"{_SPACE}-operator") as operator,
+        dask_operator(operator, images.cpu, f"{_SPACE}*"),
+        installed(_SPACE, images, s3, folders[0], more) as wide,
+        installed(f"{_SPACE}-quota", images, s3, folders[1], more | tight) as narrow,
     ):
         yield wide, narrow
 
@@ -136,7 +152,7 @@ def asked(
             # SeaweedFS makes buckets that somebody writes to; S3 does not, and moto does as S3.
             env = moto.env if mistake == "store" else s3.server.env
             env = env | ({"KUBECONFIG": str(account)} if mistake == "permission" else {})
-            for runner in RUNNERS:
+            for runner in runners_of(mistake):
                 profile = stack.enter_context(profile_of(runner, release, **changes(mistake)))
                 name = f"{mistake}-{runner}"
                 profile = profile.rename(folder / f"{name}-profile.yaml")
@@ -148,6 +164,10 @@ def asked(
                 stack.callback(process.kill)
                 found[mistake, runner] = Asked(release.namespace, store, profile, process, time.monotonic())
         yield found
+
+
+def runners_of(mistake: str) -> tuple[str, ...]:
+    return RUNNERS[:2] if mistake in _BEFORE_ANY_RUNNER else RUNNERS
 
 
 def changes(mistake: str) -> dict[str, Any]:
@@ -172,7 +192,7 @@ def start(argv: list[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", RUNNERS[:2])
 @pytest.mark.parametrize("mistake", [name for name, mistake in MISTAKES.items() if mistake.waits])
 def test_status_tells_what_is_waited_for(
     mistake: str, runner: str, asked: Mapping[tuple[str, str], Asked], s3_here: S3
@@ -183,17 +203,18 @@ def test_status_tells_what_is_waited_for(
     def told() -> bool:
         argv = [sys.executable, "-c", "from eo_batch.cli import main; main()"]
         argv += ["status", "--store", one.store, "--on", str(one.profile), "--json"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
         waits[:] = json.loads(done.stdout)["waits"]
         return bool(waits)
 
-    wait_for(told, "status tells of it", 90, every_s=2)
+    wait_for(told, "status tells of it", 120, every_s=2)
     assert all(re.fullmatch(MISTAKES[mistake].waits, wait) for wait in waits), waits
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(
+    ("mistake", "runner"), [(mistake, runner) for mistake in MISTAKES for runner in runners_of(mistake)]
+)
 def test_a_mistake_is_one_line(mistake: str, runner: str, asked: Mapping[tuple[str, str], Asked]) -> None:
     expected, one = MISTAKES[mistake], asked[mistake, runner]
     *progress, last = one.ended(expected.within_s)
@@ -203,10 +224,37 @@ def test_a_mistake_is_one_line(mistake: str, runner: str, asked: Mapping[tuple[s
     assert all(line.startswith(("plan: ", "plan plan: ")) for line in progress), progress
 
 
+def test_status_tells_what_keeps_a_deployment_from_its_pods(releases: tuple[Installed, Installed]) -> None:
+    """Those of Dask clusters; the runner itself does not wait for what no pod will ever fit in."""
+    space = releases[1].namespace
+    labels = {"eo-batch.io/run": "deployed"}
+    container = {"name": "one", "image": "none", "resources": {"requests": {"memory": "60M"}}}
+    spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}}}
+    spec["template"]["spec"] = {
+        "securityContext": POD_SECURITY,
+        "containers": [container | {"securityContext": CONTAINER_SECURITY}],
+    }
+    apply(
+        space,
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "one", "labels": labels}, "spec": spec},
+    )
+    kube, found = connect(Cluster(namespace=space, image="none")), list[Wait]()
+
+    def told() -> bool:
+        found[:] = run_waits(kube, "eo-batch.io/run=deployed")
+        return bool(found)
+
+    wait_for(told, "status tells of it", 60)
+    (wait,) = found
+    assert re.fullmatch(MISTAKES["quota"].waits, wait.message), wait
+    assert not wait.mends
+    kubectl("delete", "deployment", "-n", space, "one")
+
+
 def test_nothing_is_left(asked: Mapping[tuple[str, str], Asked]) -> None:
     for one in asked.values():
         assert one.process.poll() is not None
     for space in {one.space for one in asked.values()}:
-        for kind in ("workflows.argoproj.io", "jobs", "leases", "pods"):
+        for kind in ("workflows.argoproj.io", "jobs", "leases", "daskclusters", "pods"):
             left = get(space, kind, "-l", "eo-batch.io/run")
             assert left == [], f"{kind}: {[thing['metadata']['name'] for thing in left]}"
