@@ -16,11 +16,15 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 UNREAD = (
+    "box/*.c",
     "kubernetes/aio",
     "networkx/**/tests",
     "pandas/tests",
+    "pyarrow/*flight*",
     "pyarrow/include",
     "pyarrow/tests",
+    "pyogrio",
+    "pyogrio.libs",
     "scipy/**/tests",
     "sklearn/**/tests",
     "sympy/**/tests",
@@ -29,8 +33,10 @@ UNREAD = (
     "torch/bin/test_*",
     "torch/include",
 )
-"""Patterns below site-packages: tests, headers, and a client of Kubernetes for asyncio, where Prefect and Dask bring
-their own. Other tests are small, or imported by their package itself (numpy, xarray)."""
+"""Patterns below site-packages: tests, headers, C sources, and what nothing here imports: a client of Kubernetes for
+asyncio (Prefect and Dask bring their own), Arrow's RPC, and vector formats, for which pyogrio has a GDAL of its own
+(geopandas imports it when a file is read; items and tables are Parquet). Other tests are small, or imported by their
+package itself (numpy, xarray)."""
 
 NOT_FOR_THIS_PYTHON = re.compile(r"/torch/testing/_internal/py3\d+_")
 """Modules with syntax of one Python, which torch imports on that one only."""

@@ -19,6 +19,13 @@ def tree(tmp_path: Path) -> Path:
     for name in (
         "pandas/__init__.py",
         "pandas/tests/test_frame.py",
+        "pyarrow/_flight.so",
+        "pyarrow/libarrow_flight.so.2600",
+        "pyarrow/parquet.py",
+        "pyogrio/__init__.py",
+        "pyogrio.libs/libgdal.so",
+        "box/box.c",
+        "box/box.so",
         "numpy/_core/tests/_natype.py",
         "scipy/__init__.py",
         "scipy/stats/tests/test_stats.py",
@@ -43,8 +50,10 @@ def test_tests_headers_and_test_programs_go_and_the_rest_stays(tree: Path, tmp_p
     assert sorted(
         str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and path.suffix != ".pyc"
     ) == [
+        "box/box.so",
         "numpy/_core/tests/_natype.py",
         "pandas/__init__.py",
+        "pyarrow/parquet.py",
         "scipy/__init__.py",
         "torch/bin/torch_shm_manager",
         "torch/testing/_internal/py314_syntax.py",
