@@ -16,6 +16,8 @@ from tests.cluster.given import S3, Images
 from tests.cluster.kube import get, namespace
 from tests.servers.prefect import PrefectServer
 
+_DEPLOYMENTS = "*/kubernetes"
+"""Those of `prefect.yaml` that the tests ask for flow runs."""
 _KINDS = ("jobs", "leases", "pods", "workflows.argoproj.io", "jobsets", "daskclusters.kubernetes.dask.org")
 
 
@@ -67,4 +69,6 @@ def place_of(
             "control": control or {},
         }
         release = stack.enter_context(installed(name, images, s3, folder, more))
+        said = server.command("--no-prompt", "deploy", "--name", _DEPLOYMENTS)
+        assert said.code == 0, said.text
         yield Place(release, server, space, operator)

@@ -25,7 +25,6 @@ from tests.cluster.secrets import shown
 from tests.servers.prefect import PrefectServer
 
 _FLOW = "continental-run/kubernetes"
-_DEPLOYMENTS = "*/kubernetes"
 
 
 class Way(ABC):
@@ -89,8 +88,6 @@ class ByFlow(Way):
     def __init__(self, release: Installed, server: PrefectServer, engine: str = "prefect") -> None:
         super().__init__(release, "argo" if engine == "argo" else "kubernetes")
         self.server, self.engine = server, engine
-        said = server.command("--no-prompt", "deploy", "--name", _DEPLOYMENTS)
-        assert said.code == 0, said.text
 
     def run(self, reference: Reference, store: str, timeout_s: float) -> str:
         self.start(reference, store)
