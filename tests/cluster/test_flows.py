@@ -54,7 +54,7 @@ def test_deployments_go_on_with_what_is_there(place: Place, reference: Reference
     check_flow(flows["argo"])
     told = broken.end(LIMIT_S, "FAILED")
     state = place.prefect.state(broken.flow_run)["message"]
-    assert state.startswith(f"plan: image {IMAGE} can't be pulled ("), told
+    assert state.startswith(f"image {IMAGE} can't be pulled ("), told
     assert len(state.splitlines()) == 1
     wait_for(lambda: place.left() == [], f"the end of {place.left()}", 60)
 

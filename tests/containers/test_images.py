@@ -34,6 +34,8 @@ LIGHT = (
     "xarray",
     "zarr",
 )
+CEILINGS_MB = {CPU: 1150, GPU: 2060}
+"""Most that the images may be, unpacked or not: some tenth more than they were (containers/README.md)."""
 HEAVY = ("safetensors.torch", "scipy.stats", "sklearn.linear_model", "torch", "torch.distributed.run")
 
 
@@ -123,6 +125,17 @@ def test_the_image_has_neither_pip_nor_compilers_nor_files_of_its_user(space: st
 
 def test_no_program_keeps_the_rights_of_its_owner(space: str, either: str) -> None:
     assert inside(space, either, "sh", "-c", "find / -xdev -type f -perm /6000 2>/dev/null; true") == ""
+
+
+@pytest.mark.parametrize("name", CEILINGS_MB)
+def test_images_are_no_larger_than_they_have_to_be(request: pytest.FixtureRequest, name: str) -> None:
+    request.getfixturevalue("cpu" if name == CPU else "gpu")  # then a node has it
+    nodes = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
+    held = [held for node in nodes for held in node["status"].get("images", [])]
+    sizes = [one["sizeBytes"] for one in held if any(tag.endswith(image(name)) for tag in one["names"])]
+    assert sizes, "no node says what it has"
+    print(f"{name}: {max(sizes) / 1e6:.0f} MB")
+    assert max(sizes) <= CEILINGS_MB[name] * 1e6
 
 
 def test_what_ends_is_reaped(space: str, either: str) -> None:
