@@ -18,7 +18,7 @@ from tests.cluster.place import Place
 from tests.cluster.runs import Reference, done, made_by, nearly_done, objects
 from tests.cluster.ways import ByFlow, check_flow, given_spec
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.matrix]
 
 LIMIT_S = 600.0
 MISSING = {

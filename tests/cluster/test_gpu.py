@@ -169,6 +169,7 @@ def check_losses(there: Run, here: Run) -> None:
         np.testing.assert_allclose(mine, wanted, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.matrix
 def test_a_workflow_fans_out_to_gpus(
     trained: Trained, release: Installed, gpu_node: str, s3_here: S3, tmp_path: Path
 ) -> None:

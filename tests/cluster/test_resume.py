@@ -22,7 +22,7 @@ from tests.cluster.place import Place
 from tests.cluster.runs import Reference, nearly_done, start
 from tests.cluster.ways import ByCommand
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.matrix]
 
 _STEPS = 1000
 """Takes some ten seconds: enough to stop a pod in the middle."""
