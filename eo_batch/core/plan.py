@@ -205,11 +205,16 @@ BASE_MEMORY = 250_000_000
 
 
 def projected_memory(array: CubeArray, block_side: int, n_scenes: int) -> int:
-    """Peak bytes of making one array of a shard: one band is composited over time while the next is being read."""
+    """Peak bytes of making one array of a shard: one band is composited over time while the next is being read, or all
+    bands are held where they are composited together."""
     pixels = (array.chip_px * block_side) ** 2
     item = max(np.dtype(array.spec.info.dtype).itemsize, 2)
     # Two bands of a scene are held, the later one both as read and as aligned, beside them what is clear and valid.
     stacks = n_scenes * pixels * (3 * item + 4)
+    if array.spec.takes_whole_pixels:
+        # All bands of a scene are held, resampled ones with a mask each; of one row of chips also their values in turn.
+        strip = pixels // block_side
+        stacks = n_scenes * len(array.bands) * (pixels + strip) * (item + 1) + n_scenes * pixels * (item + 4)
     return BASE_MEMORY + stacks + pixels * (len(array.bands) * item + 8)
 
 

@@ -112,8 +112,12 @@ class SensorSpec(Section):
     `continuous`."""
     legend: dict[int, str] = Field(default_factory=dict)
     """Names of class codes, for people; changes no pixel."""
-    composite: Literal["median", "mean"] = "median"
-    """How observations of one time bin become one image."""
+    composite: Literal["median", "mean", "medoid", "geomedian", "least-cloudy", "latest-valid"] = "median"
+    """How observations of one time bin become one image. `median` and `mean` take each band for itself; `medoid` takes
+    the observation nearest to all others, `geomedian` the point nearest to all, `least-cloudy` the observation with
+    most valid pixels in the chip and fills its holes from the next, `latest-valid` the last: these four want all bands
+    of an array valid, and an array decides for itself, so `pixel_m` is how to have all bands of a sensor decide as
+    one."""
     max_cloud_pct: Annotated[float, Field(ge=0, le=100)] = 100.0
     """Scenes with more cloud cover are left out, percent."""
     scl_invalid: tuple[int, ...] = SCL_INVALID
@@ -139,6 +143,11 @@ class SensorSpec(Section):
     def info(self) -> SensorKind:
         """The kind's row in the table of kinds."""
         return SENSOR_KINDS[self.kind]
+
+    @property
+    def takes_whole_pixels(self) -> bool:
+        """Whether a pixel's bands are composited together, and not each for itself. One observation needs neither."""
+        return self.composite not in ("median", "mean") and not self.info.static
 
     @model_validator(mode="after")
     def _known_bands(self) -> Self:

@@ -17,7 +17,7 @@ MOST_STEPS = 200
 _ROUNDING = 1e-12
 _RIDGE = 1e-6
 """Added to the curvature, which is none along a line of observations."""
-_TINY = np.finfo(np.float64).tiny
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 def geomedian(observations_t: Sequence[Observation], fill: float) -> NDArray[Any]:
@@ -68,7 +68,7 @@ def geometric_median(x_tbn: Floats, valid_tn: Mask) -> Floats:
         lower_n = around.total_n < total_n
         at_bn = np.where(lower_n, at_bn + step_bn, at_bn)
         total_n = np.where(lower_n, around.total_n, total_n)
-        step_bn = np.where(lower_n, around.newton_step(), step_bn / 4)
+        step_bn = np.where(lower_n, around.newton_step(), step_bn / 4).astype(np.float64)
         y_bn[:, going] = at_bn
         more_n = distance(step_bn) > TOLERANCE * total_n / valid_tn.sum(axis=0)
         going, total_n = going[more_n], total_n[more_n]
@@ -119,5 +119,5 @@ class _Surroundings:
             for c in bands[: b + 1]:
                 hessian_nbb[:, b, c] = hessian_nbb[:, c, b] = -(bent_tbn[:, b] * bent_tbn[:, c]).sum(axis=0)
             hessian_nbb[:, b, b] += weight_n * (1 + _RIDGE)
-        step: Floats = np.linalg.solve(hessian_nbb, self.pull_bn.T[:, :, None])[:, :, 0].T
+        step: Floats = np.asarray(np.linalg.solve(hessian_nbb, self.pull_bn.T[:, :, None])[:, :, 0].T, np.float64)
         return step

@@ -113,7 +113,8 @@ def nearest(x_tbn: Floats, valid_tn: Mask) -> NDArray[np.intp]:
             sums_tn[i] += apart_n
             sums_tn[j] += apart_n
     sums_tn[~valid_tn] = np.inf
-    return np.argmin(sums_tn, axis=0)
+    first_n: NDArray[np.intp] = np.argmin(sums_tn, axis=0)
+    return first_n
 
 
 def distance(apart_bn: Floats) -> Floats:

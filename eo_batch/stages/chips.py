@@ -5,7 +5,7 @@ Legend: t scenes or observations, b bands, c chips of the block, y rows, x colum
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,10 @@ from eo_batch.pixels import composite
 from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import cut
+from eo_batch.pixels.geomedian import geomedian
 from eo_batch.pixels.layers import Layer, layer_of
 from eo_batch.pixels.moments import moments_of, moments_of_stored
+from eo_batch.pixels.observations import Observation, first_valid, latest_valid, least_cloudy, medoid
 from eo_batch.pixels.radiometry import clear_sky, to_storage, undefined_classes, valid_pixels
 from eo_batch.settings import Settings
 
@@ -132,11 +134,51 @@ class _Joined:
                 combine = composite.mean if how == "mean" else composite.median
                 self.pixels_byx[b, strip] = combine(planes, valid, self.fill)
 
+    def join_whole(self, groups_t: Sequence[Sequence[tuple[Sequence[Layer], Mask]]], how: str, chip_px: int) -> None:
+        """Composite all bands at once: of each observation its scenes, each with a layer a band and the clear sky."""
+        rows, cols = self.seen_yx.shape
+        together = chip_px if how == "least-cloudy" else 1  # which ranks observations chip by chip
+        step = max(_STRIP_PX // (cols * together), 1) * together
+        for first in range(0, rows, step):
+            strip = slice(first, min(first + step, rows))
+            observations = []
+            for t, group in enumerate(groups_t):
+                tiles = [self._tile(layers_b, clear, strip) for layers_b, clear in group]
+                if not tiles:
+                    self.every_tyx[t, strip] = False
+                    continue
+                observations.append(first_valid(tiles))
+                self.every_tyx[t, strip] &= observations[-1].valid_yx
+            if observations:
+                self.pixels_byx[:, strip] = _whole(observations, how, chip_px, self.fill)
+
+    def _tile(self, layers_b: Sequence[Layer], clear_yx: Mask, strip: slice) -> Observation:
+        pixels_b, valid_yx = [], clear_yx[strip]
+        for layer in layers_b:
+            pixels, data = layer.rows(strip.start, strip.stop)
+            self.seen_yx[strip] |= data
+            pixels_b.append(pixels)
+            valid_yx = valid_yx & data
+        return Observation(pixels_b, valid_yx)
+
     def valid_yx(self) -> NDArray[np.uint8]:
         """Observations in which every band is valid."""
         if not len(self.every_tyx):
             return np.zeros(self.seen_yx.shape, np.uint8)
         return composite.valid_count(self.every_tyx)
+
+
+def _whole(observations_t: Sequence[Observation], how: str, chip_px: int, fill: float) -> NDArray[np.generic]:
+    match how:
+        case "medoid":
+            return medoid(observations_t, fill)
+        case "geomedian":
+            return geomedian(observations_t, fill)
+        case "least-cloudy":
+            return least_cloudy(observations_t, chip_px, fill)
+        case "latest-valid":
+            return latest_valid(observations_t, fill)
+    raise AssertionError(how)
 
 
 class _Work:
@@ -179,7 +221,7 @@ class _Work:
                 self.notes.extend(_class_notes(scene, result[0]))
 
     async def make_array(self, array: CubeArray) -> _Image:
-        """All bands of one array, composited; the next band is read meanwhile."""
+        """All bands of one array, composited."""
         grid = self.grid(array.pixel_m)
         masks = await asyncio.gather(*(asyncio.to_thread(self._clear, scene, grid) for scene in self.scenes))
         clear = {scene.scene_id: mask for scene, mask in zip(self.scenes, masks, strict=True) if mask is not None}
@@ -190,8 +232,21 @@ class _Work:
             np.zeros(grid.shape, bool),
             self.kind.fill,
         )
+        join = self._join_whole if array.spec.takes_whole_pixels else self._join_bands
+        reached = await join(array, image, self._groups(usable), clear)
+        covered = np.zeros(grid.shape, bool)
+        for scene in usable:
+            if scene.scene_id in reached:
+                covered |= self._footprint(scene, grid)
+        return _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
+
+    async def _join_bands(
+        self, array: CubeArray, image: _Joined, groups: Sequence[Sequence[Scene]], clear: Mapping[str, Mask]
+    ) -> set[str]:
+        """Composite band after band, the next being read meanwhile; ids of the scenes that reach the block."""
+        grid, names = self.grid(array.pixel_m), array.band_names
+        usable = [scene for group in groups for scene in group]
         reached: set[str] = set()
-        names = array.band_names
         ahead = asyncio.ensure_future(self._layers(usable, names[0], grid))
         try:
             for b in range(len(names)):
@@ -199,19 +254,31 @@ class _Work:
                 if b + 1 < len(names):
                     ahead = asyncio.ensure_future(self._layers(usable, names[b + 1], grid))
                 reached |= layers.keys()
-                groups = [
-                    [(layers[s.scene_id], clear[s.scene_id]) for s in group if s.scene_id in layers]
-                    for group in self._groups(usable)
+                given = [
+                    [(layers[s.scene_id], clear[s.scene_id]) for s in group if s.scene_id in layers] for group in groups
                 ]
-                await asyncio.to_thread(image.join, b, groups, array.spec.composite)
+                await asyncio.to_thread(image.join, b, given, array.spec.composite)
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
-        covered = np.zeros(grid.shape, bool)
-        for scene in usable:
-            if scene.scene_id in reached:
-                covered |= self._footprint(scene, grid)
-        return _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
+        return reached
+
+    async def _join_whole(
+        self, array: CubeArray, image: _Joined, groups: Sequence[Sequence[Scene]], clear: Mapping[str, Mask]
+    ) -> set[str]:
+        """As `_join_bands`, where a pixel needs all its bands: they are read first, and held as they were read."""
+        usable = [scene for group in groups for scene in group]
+        layers_b = [await self._layers(usable, name, self.grid(array.pixel_m)) for name in array.band_names]
+        given = [
+            [
+                ([layers[s.scene_id] for layers in layers_b], clear[s.scene_id])
+                for s in group
+                if all(s.scene_id in layers for layers in layers_b)
+            ]
+            for group in groups
+        ]
+        await asyncio.to_thread(image.join_whole, given, array.spec.composite, array.chip_px)
+        return {scene_id for layers in layers_b for scene_id in layers}
 
     def _groups(self, scenes: Sequence[Scene]) -> list[list[Scene]]:
         """Scenes that form one observation: one overpass; all of them for products without a time axis."""
