@@ -6,9 +6,9 @@ from fractions import Fraction
 
 from eo_batch.core.errors import SpecError, UsageError
 from eo_batch.core.grid import Block, Cell, block_of, parse_block_key
+from eo_batch.core.observations import in_order
 from eo_batch.core.plan import Plan
 from eo_batch.core.spec import CubeArray, RunSpec
-from eo_batch.core.timebins import STATIC_KEY
 
 _EMBED_KEY = re.compile(r"seed-(-?\d+)/([^/]+)/([^/]+)")
 _EXAMPLE_BLOCK = "u33n-2560m-8x8-r00249-c00024"
@@ -68,11 +68,19 @@ def _patch_px(spec: RunSpec, array: CubeArray) -> int:
     return int(size)
 
 
-def learning_bins(spec: RunSpec) -> list[str]:
-    """Time bins of samples: the spec's, or `static` where no array that encoders see has a time axis."""
-    if all(found.array.spec.info.static for found in learning_arrays(spec)):
-        return [STATIC_KEY]
-    return [time_bin.key for time_bin in spec.time.bins()]
+def learning_bins(spec: RunSpec, plan: Plan) -> dict[str, dict[Block, None]]:
+    """Time bins of samples, in order, and the blocks that have a chips shard in them, in order.
+
+    Only bins of arrays that encoders see; `static` where none of them has a time axis. With step observation a block
+    has few of all bins, and a sample holds what was seen together: most often one sensor.
+    """
+    arrays = [found.array for found in learning_arrays(spec)]
+    timed = {array.sensor for array in arrays if not array.spec.info.static}
+    bins: dict[str, dict[Block, None]] = {}
+    for shard in plan.shards:
+        if shard.sensor in (timed or {array.sensor for array in arrays}):
+            bins.setdefault(shard.bin_key, {})[shard.block] = None
+    return {key: dict.fromkeys(sorted(bins[key])) for key in in_order(bins, spec.time)}
 
 
 def embed_shards(spec: RunSpec, plan: Plan) -> list[str]:
@@ -80,8 +88,8 @@ def embed_shards(spec: RunSpec, plan: Plan) -> list[str]:
     return [
         EmbedShard(seed, bin_key, block).key
         for seed in spec.pretrain.seeds
-        for bin_key in learning_bins(spec)
-        for block in plan.blocks
+        for bin_key, blocks in learning_bins(spec, plan).items()
+        for block in blocks
     ]
 
 

@@ -8,14 +8,14 @@ later plan extends the cube and never moves what is there.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 
 import numpy as np
 import shapely
 
 from eo_batch.core.digest import JsonValue, digest
 from eo_batch.core.errors import PlanError, RadiometryError
-from eo_batch.core.grid import Block, Cell, PlannedCell, block_of, cells_of_area
+from eo_batch.core.grid import Block, Cell, PlannedCell, block_longitude, block_of, cells_of_area
+from eo_batch.core.observations import in_order, scenes_by_bin
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.core.spec import CubeArray, RunSpec, SensorSpec
 from eo_batch.core.timebins import STATIC_KEY
@@ -152,11 +152,17 @@ def make_plan(spec: RunSpec, scenes: Sequence[Scene], chips_digest: str) -> Plan
         found = [s for s in judged if s.sensor == name and s.refusal is None]
         reach = _reach(blocks, found, max(a.pixel_m for a in spec.arrays() if a.sensor == name))
         arrays = [array for array in spec.arrays() if array.sensor == name]
-        for bin_key in spec.bins_of(sensor):
-            in_bin = _in_bin(found, spec, sensor, bin_key)
-            for number, block in enumerate(blocks):
-                chosen = [scene for scene in in_bin if number in reach[scene.scene_id]]
-                shards.append(_shard(len(shards), name, block, bin_key, by_block[block], chosen, arrays, chips_digest))
+        binned = [
+            scenes_by_bin([s for s in found if number in reach[s.scene_id]], spec.time, sensor, block_longitude(block))
+            for number, block in enumerate(blocks)
+        ]
+        for bin_key in in_order((key for bins in binned for key in bins), spec.time):
+            for block, bins in zip(blocks, binned, strict=True):
+                if bin_key in bins:
+                    cells_of = by_block[block]
+                    shards.append(
+                        _shard(len(shards), name, block, bin_key, cells_of, bins[bin_key], arrays, chips_digest)
+                    )
     if not any(shard.scene_ids for shard in shards):
         why = "; ".join(sorted({s.refusal for s in judged if s.refusal})[:3]) or "the catalogue has none there and then"
         raise PlanError(f"no usable scene covers the area in {spec.time.start} to {spec.time.end}: {why}")
@@ -236,33 +242,6 @@ def _check_memory(shards: Sequence[Shard], spec: RunSpec) -> None:
             f"limits.shard_memory_gb={spec.limits.shard_memory_gb:g}; {smaller}a shorter time.step, "
             f"a lower max_cloud_pct, or raise the limit to limits.shard_memory_gb={needed_gb:g}"
         )
-
-
-def _in_bin(scenes: Sequence[Scene], spec: RunSpec, sensor: SensorSpec, bin_key: str) -> list[Scene]:
-    if bin_key == STATIC_KEY:
-        return list(scenes)
-    time_bin = next(b for b in spec.time.bins() if b.key == bin_key)
-    return [s for s in scenes if time_bin.holds(s.moment) and spec.time.start <= s.moment.date() < spec.time.end]
-
-
-def observation_day(scene: Scene, near_lon: float | None = None) -> str:
-    """Solar day and platform-independent overpass of a scene: scenes that share it form one mosaic.
-
-    Days are counted by the sun (15° an hour), since the UTC day can change within one pass.
-
-    near_lon: longitude of the ground that the mosaic is for, degrees. Without it the scene's own counts, by which
-    one pass over the antimeridian falls on two days: the calendar's date changes there.
-    """
-    lon = _middle_lon(scene) if near_lon is None else near_lon
-    return str((scene.moment + timedelta(hours=lon / 15)).date())
-
-
-def _middle_lon(scene: Scene) -> float:
-    west, _, east, _ = scene.bbox
-    if west > east:
-        return ((west + east + 360) / 2 + 180) % 360 - 180
-    # A box around the globe is how some publishers write a scene that crosses the antimeridian.
-    return (west + east) / 2 if east - west < 180 else -180.0
 
 
 def _reach(blocks: Sequence[Block], scenes: Sequence[Scene], pixel_m: float) -> dict[str, set[int]]:

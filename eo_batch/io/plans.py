@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError, StoreError
-from eo_batch.core.grid import Block, PlannedCell, parse_chip_id
+from eo_batch.core.grid import Block, PlannedCell, block_of, parse_chip_id
 from eo_batch.core.plan import Axes, Plan, Shard
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.io.store import Store
@@ -128,7 +128,8 @@ def load_plan(store: Store, prefix: str) -> Plan:
         )
         for row in read_table(store, f"{prefix}/shards.parquet").to_pylist()
     )
-    blocks = tuple(sorted({shard.block for shard in shards}))
+    side = shards[0].block.side
+    blocks = tuple(sorted({block_of(planned.cell, side) for planned in cells}))
     return Plan(cells, blocks, tuple(load_scenes(store, prefix)), shards)
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from eo_batch.core import layout
 from eo_batch.core.grid import block_longitude
 from eo_batch.core.identity import Identity
-from eo_batch.core.plan import Axes, Shard, asset_bounds, observation_day
+from eo_batch.core.observations import observations
+from eo_batch.core.plan import Axes, Shard, asset_bounds
 from eo_batch.core.receipts import ChipState, Note, Receipt
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.core.sensors import SCL_NAMES
@@ -284,12 +285,9 @@ class _Work:
         """Scenes that form one observation: one overpass; all of them for products without a time axis."""
         if self.kind.static:
             return [list(scenes)] if scenes else []
-        lon = block_longitude(self.shard.block)
-        groups: dict[str, list[Scene]] = {}
-        for scene in scenes:
-            groups.setdefault(observation_day(scene, lon), []).append(scene)
+        groups = observations(scenes, self.sensor, block_longitude(self.shard.block))
         # Where tiles of one overpass overlap, the first one counts: rather a copy than a resampled neighbour zone.
-        return [sorted(groups[day], key=self._needs_warp) for day in sorted(groups)]
+        return [sorted(group, key=self._needs_warp) for group in groups.values()]
 
     def _needs_warp(self, scene: Scene) -> bool:
         return any(asset.epsg != self.shard.block.epsg for asset in scene.assets)

@@ -179,7 +179,7 @@ def _places(
     training: list[Place] = []
     validation: list[Place] = []
     held: list[tuple[str, str]] = []
-    bins = learning_bins(spec)
+    bins = learning_bins(spec, plan)
     side = spec.grid.block_chips
     first_slots = {block: axes.first_slot(block) for block in plan.blocks}
     for planned, split in zip(plan.cells, split_cells(plan.cells, spec.split), strict=True):
@@ -187,7 +187,9 @@ def _places(
             continue
         chip_id, block = planned.cell.chip_id, block_of(planned.cell, side)
         is_held = _draw(chip_id) < spec.pretrain.val_fraction
-        for bin_key in bins:
+        for bin_key, blocks in bins.items():
+            if block not in blocks:
+                continue
             place = Place(first_slots[block] + block.place(planned.cell), axes.time_index(bin_key))
             (validation if is_held else training).append(place)
             if is_held:
