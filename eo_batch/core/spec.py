@@ -10,7 +10,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from shapely.geometry import MultiPolygon
 
 from eo_batch.core.area import area_from_bbox, area_from_geojson
@@ -90,13 +90,16 @@ class TimeSpec(Section):
     @classmethod
     def _range_of_event(cls, data: Any) -> Any:
         """Fill in the range that windows about an event span; what does not fit is told by the other checks."""
-        if not isinstance(data, dict) or data.get("event") is None:
+        if not isinstance(data, dict) or data.get("event") is None or data.get("step") == OBSERVATION:
             return data
         try:
             event = EventSpec.model_validate(data["event"])
-            bins = event_bins(event.date, event.before, event.after, data.get("step", "all"))
-        except (ValueError, TypeError, SpecError):
+        except ValidationError:
             return data
+        try:
+            bins = event_bins(event.date, event.before, event.after, str(data.get("step", "all")))
+        except (SpecError, OverflowError) as error:
+            raise ValueError(str(error)) from error
         return {"start": bins[0].start.date(), "end": bins[-1].end.date()} | data
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Composites of a simulated month against loops over its single overpasses, from the cube of each. Legend: t overpasses.
+"""Composites of a simulated month against loops over its single overpasses. Legend: t overpasses.
 
 The cube of step `observation` holds what was seen; every composite of the same scenes must follow from it.
 """
