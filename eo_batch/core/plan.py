@@ -189,8 +189,8 @@ def _scenes_of_blocks(
         return
     scene, block = _pairs(np.arange(len(own), dtype=np.int32), start, block_of, frame)
     lon = np.array([block_longitude(block) for block in blocks])
-    at, ground = scene.astype(np.int64), block.astype(np.int64)
-    keys, number = overpass_bins(spec.time, sensor, scenes.moment_us[own], scenes.look[own], lon, at, ground)
+    row, ground = scene.astype(np.int64), block.astype(np.int64)
+    keys, number = overpass_bins(spec.time, sensor, scenes.moment_us[own], scenes.look[own], lon, row, ground)
     order = np.lexsort((scene, block, number))
     edges = np.searchsorted(number[order], np.arange(len(keys) + 1))
     for key, begin, end in zip(keys, edges[:-1].tolist(), edges[1:].tolist(), strict=True):
