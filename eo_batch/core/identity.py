@@ -14,8 +14,8 @@ from eo_batch.core.layout import STAGES, stage_prefix
 from eo_batch.core.spec import RunSpec
 
 CODE_VERSIONS: Mapping[str, int] = {
-    "plan": 2,
-    "chips": 2,
+    "plan": 3,
+    "chips": 3,
     "publish": 2,
     "pretrain": 2,
     "embed": 1,
@@ -42,6 +42,7 @@ class Identity:
         ordered: JsonValue = [[name, sensor] for name, sensor in sensors.items()]
         # What a sensor's files are searched in is the plan's business; what classes are called, the report's.
         plan_inputs: dict[str, JsonValue] = {key: spec[key] for key in ("catalog", "as_of", "area", "time", "grid")}
+        plan_inputs["time"] = {key: value for key, value in spec["time"].items() if value is not None}
         plan_inputs["sensors"] = {name: _without(sensor, ("legend",)) for name, sensor in spec["sensors"].items()}
         legends: JsonValue = {name: sensor["legend"] for name, sensor in spec["sensors"].items()}
         inputs: dict[str, tuple[JsonValue, tuple[str, ...]]] = {
@@ -72,6 +73,8 @@ class Identity:
 
 
 def _step(spec: RunSpec) -> JsonValue:
+    if spec.time.event is not None:
+        return [spec.time.step, str(spec.time.event.date)]
     # `all` cuts no fixed bins: its one bin is the range, so the range is part of the cube's identity.
     return [str(spec.time.start), str(spec.time.end)] if spec.time.step == "all" else spec.time.step
 

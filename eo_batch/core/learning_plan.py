@@ -1,15 +1,18 @@
 """What the learning stages read, and how their work is divided. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+
+import numpy as np
 
 from eo_batch.core.errors import SpecError, UsageError
 from eo_batch.core.grid import Block, parse_block_key
 from eo_batch.core.sensors import LABELS
+from eo_batch.core.shards import Shards
 from eo_batch.core.spec import CubeArray, RunSpec
-from eo_batch.core.timebins import STATIC_KEY
+from eo_batch.core.timebins import STATIC_KEY, event_keys
 
 _EMBED_KEY = re.compile(r"seed-(-?\d+)/([^/]+)/([^/]+)")
 _EXAMPLE_BLOCK = "u33n-2560m-8x8-r00249-c00024"
@@ -69,20 +72,42 @@ def _patch_px(spec: RunSpec, array: CubeArray) -> int:
     return int(size)
 
 
-def learning_bins(spec: RunSpec) -> list[str]:
-    """Time bins of samples: the spec's, or `static` where no array that encoders see has a time axis."""
-    if all(found.array.spec.info.static for found in learning_arrays(spec)):
-        return [STATIC_KEY]
-    return [time_bin.key for time_bin in spec.time.bins()]
+def learning_bins(
+    spec: RunSpec, blocks: Sequence[Block], shards: Shards | None = None
+) -> dict[str, Mapping[Block, None]]:
+    """Time bins of samples, in order, and the blocks of the plan that have a chips shard in them, in order.
+
+    Only bins of arrays that encoders see; `static` where none of them has a time axis. With bins of single overpasses
+    a block has few of all bins, and a sample holds what was seen together: most often one sensor.
+
+    shards: the plan's; needed where `spec.time.found`, since all else follows from the spec.
+    """
+    timed = {found.array.sensor for found in learning_arrays(spec) if not found.array.spec.info.static}
+    if not timed:
+        return {STATIC_KEY: dict.fromkeys(blocks)}
+    if not spec.time.found:
+        every = dict.fromkeys(blocks)
+        event = spec.time.event
+        keys = [b.key for b in spec.time.bins()] if event is None else event_keys(event.date, event.before, event.after)
+        return dict.fromkeys(keys, every)
+    if shards is None:
+        raise ValueError("time bins of single overpasses follow from the plan's shards, which were not given")
+    own = np.isin(shards.sensor, [number for number, name in enumerate(shards.sensors) if name in timed])
+    places = np.unique(np.stack([shards.bin[own], shards.block[own]]), axis=1).T.tolist()
+    bins: dict[str, dict[Block, None]] = {}
+    for time_bin, block in places:
+        bins.setdefault(shards.bin_keys[time_bin], {})[shards.blocks[block]] = None
+    return {key: bins[key] for key in sorted(bins)}
 
 
-def embed_shards(spec: RunSpec, blocks: Sequence[Block]) -> list[str]:
-    """Keys of the shards of the stage `embed`: each seed, time bin and block of the plan, blocks fastest."""
+def embed_shards(spec: RunSpec, blocks: Sequence[Block], shards: Shards | None = None) -> list[str]:
+    """Keys of the shards of the stage `embed`: each seed, time bin and block as `learning_bins` has them, blocks
+    fastest."""
     return [
         EmbedShard(seed, bin_key, block).key
         for seed in spec.pretrain.seeds
-        for bin_key in learning_bins(spec)
-        for block in blocks
+        for bin_key, own in learning_bins(spec, blocks, shards).items()
+        for block in own
     ]
 
 

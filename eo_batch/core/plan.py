@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import numpy as np
@@ -19,15 +18,14 @@ from numpy.typing import NDArray
 
 from eo_batch.core.columns import Columns, Ints, alike
 from eo_batch.core.errors import PlanError
-from eo_batch.core.grid import Block, Cells, cells_of_area
+from eo_batch.core.grid import Block, Cells, block_longitude, cells_of_area
+from eo_batch.core.observations import known_bins, overpass_bins
 from eo_batch.core.reach import reach
-from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.scenes import Asset
 from eo_batch.core.shards import Shard, Shards
 from eo_batch.core.spec import CubeArray, RunSpec, SensorSpec
-from eo_batch.core.timebins import STATIC_KEY, midnight
+from eo_batch.core.timebins import OBSERVATION, STATIC_KEY
 from eo_batch.core.utm import Floats
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,8 @@ class SceneColumns(Columns):
     """(scene, 4) x_min, y_min, x_max, y_max in that CRS."""
     refusal: NDArray[np.object_]
     """Why a scene can't be used; None for those that can."""
+    look: NDArray[np.object_]
+    """What tells overpasses of one day apart, as `core/observations.py` has it; None where nothing does."""
     digest: NDArray[np.void]
     """Of all that decides pixels, 16 bytes each."""
 
@@ -136,71 +136,79 @@ def make_plan(spec: RunSpec, scenes: SceneColumns, chips_digest: str) -> Plan:
     """
     cells = cells_of_area(spec.area.polygon(), spec.grid.chip_m)
     blocks, places = cells.blocks_and_places(spec.grid.block_chips)
-    bin_keys = tuple(dict.fromkeys(key for sensor in spec.sensors.values() for key in spec.bins_of(sensor)))
+    bins: dict[str, int] = {}
     parts = [
-        _Part(number, bin_keys.index(key), rows, counts)
+        _Part(number, bins.setdefault(key, len(bins)), own, rows, counts)
         for number, name in enumerate(spec.sensors)
-        for key, rows, counts in _scenes_of_blocks(spec, name, scenes, blocks)
+        for key, own, rows, counts in _scenes_of_blocks(spec, name, scenes, blocks)
     ]
     if not any(len(part.scenes) for part in parts):
         why = "; ".join(sorted({text for text in scenes.refusal if text})[:3])
         why = why or "the catalogue has none there and then"
         raise PlanError(f"no usable scene covers the area in {spec.time.start} to {spec.time.end}: {why}")
-    shards = _shards(spec, blocks, places, bin_keys, parts, scenes.digest, chips_digest)
+    shards = _shards(spec, blocks, places, tuple(bins), parts, scenes.digest, chips_digest)
     _check_memory(shards, spec)
     return Plan(cells, scenes, shards)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The shards of one sensor and time bin: one for each block."""
+    """The shards of one sensor and time bin."""
 
     sensor: int
     bin: int
+    blocks: Ints
+    """Positions of the blocks that have a shard, ascending."""
     scenes: NDArray[np.int32]
     """Positions of scenes, block after block."""
     counts: Ints
-    """How many each block has."""
+    """How many each of the blocks has."""
 
 
 def _scenes_of_blocks(
     spec: RunSpec, name: str, scenes: SceneColumns, blocks: Sequence[Block]
-) -> Iterator[tuple[str, NDArray[np.int32], Ints]]:
-    """Of each time bin of a sensor its key, the usable scenes that reach each block, and how many these are."""
+) -> Iterator[tuple[str, Ints, NDArray[np.int32], Ints]]:
+    """Of each time bin of a sensor its key, its blocks, the usable scenes that reach each, and how many these are.
+
+    A bin that is known before the search has all blocks, be it without scenes; an overpass those that it reaches.
+    """
     own = np.flatnonzero((scenes.sensor == name) & (scenes.refusal == None))  # noqa: E711  # element by element
     first, frame = alike(scenes.epsg[own], *scenes.bounds[own].T)
     frames = own[first]
     pixel_m = max(array.pixel_m for array in spec.arrays() if array.sensor == name)
     start, block_of = reach(blocks, scenes.epsg[frames], scenes.bounds[frames], pixel_m)
-    small = np.min_scalar_type(len(blocks))  # numpy sorts small integers by their digits
-    for key in spec.bins_of(spec.sensors[name]):
-        inside = in_bin(scenes.moment_us[own], spec, key)
-        rows, touching = own[inside].astype(np.int32), frame[inside]
-        counts = start[touching + 1] - start[touching]
-        ends = np.cumsum(counts)
-        at = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(start[touching] - (ends - counts), counts)
-        block = block_of[at].astype(small)
-        by_block = np.argsort(block, kind="stable")
-        yield key, np.repeat(rows, counts)[by_block], np.bincount(block, minlength=len(blocks))
+    sensor, everywhere = spec.sensors[name], np.arange(len(blocks))
+    if spec.time.step != OBSERVATION or sensor.info.static:
+        small = np.min_scalar_type(len(blocks))  # numpy sorts small integers by their digits
+        keys, number = known_bins(spec.time, sensor, scenes.moment_us[own])
+        for at, key in enumerate(keys):
+            inside = number == at
+            rows, block = _pairs(own[inside].astype(np.int32), start, block_of, frame[inside])
+            by_block = np.argsort(block.astype(small), kind="stable")
+            yield key, everywhere, rows[by_block], np.bincount(block, minlength=len(blocks))
+        return
+    scene, block = _pairs(np.arange(len(own), dtype=np.int32), start, block_of, frame)
+    lon = np.array([block_longitude(block) for block in blocks])
+    row, ground = scene.astype(np.int64), block.astype(np.int64)
+    keys, number = overpass_bins(spec.time, sensor, scenes.moment_us[own], scenes.look[own], lon, row, ground)
+    order = np.lexsort((scene, block, number))
+    edges = np.searchsorted(number[order], np.arange(len(keys) + 1))
+    for key, begin, end in zip(keys, edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        inside = order[begin:end]
+        rows = own[scene[inside]].astype(np.int32)
+        counts = np.bincount(block[inside], minlength=len(blocks))
+        reached = np.flatnonzero(counts) if spec.time.found else everywhere
+        yield key, reached, rows, counts[reached]
 
 
-def in_bin(moment_us: Ints, spec: RunSpec, bin_key: str) -> NDArray[np.bool_]:
-    """Which times (microseconds since 1970) belong to a time bin: in it, and in the spec's range."""
-    if bin_key == STATIC_KEY:
-        return np.ones(len(moment_us), bool)
-    time_bin = next(b for b in spec.time.bins() if b.key == bin_key)
-    start, end = max(time_bin.start, midnight(spec.time.start)), min(time_bin.end, midnight(spec.time.end))
-    return (microseconds(start) <= moment_us) & (moment_us < microseconds(end))
-
-
-def microseconds(moment: datetime) -> int:
-    """Microseconds since 1970 of an aware time."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def moment_of(microseconds: int) -> datetime:
-    """The time, UTC, of microseconds since 1970."""
-    return _EPOCH + timedelta(microseconds=microseconds)
+def _pairs(
+    row: NDArray[np.int32], start: Ints, block_of: NDArray[np.int32], frame: Ints
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Each row once for every block that its frame touches, and that block."""
+    counts = start[frame + 1] - start[frame]
+    ends = np.cumsum(counts)
+    at = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(start[frame] - (ends - counts), counts)
+    return np.repeat(row, counts), block_of[at]
 
 
 def _shards(
@@ -214,8 +222,10 @@ def _shards(
 ) -> Shards:
     sensors = tuple(spec.sensors)
     counts = np.concatenate([part.counts for part in parts])
-    cells = np.tile(places.sum(1), len(parts))
-    sensor = np.repeat(np.array([part.sensor for part in parts], np.int32), len(blocks))
+    shards = [len(part.blocks) for part in parts]
+    block = np.concatenate([part.blocks for part in parts])
+    cells = places.sum(1)[block]
+    sensor = np.repeat(np.array([part.sensor for part in parts], np.int32), shards)
     memory, read, write = (np.zeros(len(counts), np.int64) for _ in range(3))
     for number, name in enumerate(sensors):
         own = sensor == number
@@ -236,8 +246,8 @@ def _shards(
         sensors,
         bin_keys,
         sensor,
-        np.repeat(np.array([part.bin for part in parts], np.int32), len(blocks)),
-        np.tile(np.arange(len(blocks), dtype=np.int32), len(parts)),
+        np.repeat(np.array([part.bin for part in parts], np.int32), shards),
+        block.astype(np.int32),
         np.concatenate([[0], np.cumsum(counts)]),
         np.concatenate([part.scenes for part in parts]),
         np.array(inputs, object),
@@ -252,8 +262,8 @@ def _inputs(part: _Part, bin_key: str, ground: Sequence["hashlib._Hash"], digest
     content = digests[part.scenes].tobytes()
     ends = np.cumsum(part.counts) * digests.dtype.itemsize
     begin = 0
-    for block, end in zip(ground, ends.tolist(), strict=True):
-        where = block.copy()
+    for block, end in zip(part.blocks.tolist(), ends.tolist(), strict=True):
+        where = ground[block].copy()
         where.update(bin_key.encode())
         yield f"{where.hexdigest()[:12]}-{hashlib.sha256(content[begin:end]).hexdigest()[:12]}"
         begin = end
@@ -264,11 +274,16 @@ BASE_MEMORY = 250_000_000
 
 
 def projected_memory(array: CubeArray, block_side: int, n_scenes: int) -> int:
-    """Peak bytes of making one array of a shard: one band is composited over time while the next is being read."""
+    """Peak bytes of making one array of a shard: one band is composited over time while the next is being read, or all
+    bands are held where they are composited together."""
     pixels = (array.chip_px * block_side) ** 2
     item = max(np.dtype(array.spec.info.dtype).itemsize, 2)
     # Two bands of a scene are held, the later one both as read and as aligned, beside them what is clear and valid.
     stacks = n_scenes * pixels * (3 * item + 4)
+    if array.spec.takes_whole_pixels:
+        # All bands of a scene are held, resampled ones with a mask each; of one row of chips also their values in turn.
+        strip, bands = pixels // block_side, len(array.read_names)
+        stacks = n_scenes * bands * (pixels + strip) * (item + 1) + n_scenes * pixels * (item + 4)
     return BASE_MEMORY + stacks + pixels * (len(array.bands) * item + 8)
 
 
@@ -290,30 +305,6 @@ def _check_memory(shards: Shards, spec: RunSpec) -> None:
             f"limits.shard_memory_gb={spec.limits.shard_memory_gb:g}; {smaller}a shorter time.step, "
             f"a lower max_cloud_pct, or raise the limit to limits.shard_memory_gb={needed_gb:g}"
         )
-
-
-def observation_day(scene: Scene, near_lon: float | None = None) -> str:
-    """Solar day and platform-independent overpass of a scene: scenes that share it form one mosaic.
-
-    Days are counted by the sun (15° an hour), since the UTC day can change within one pass.
-
-    Interferograms are told apart by both their days instead.
-
-    near_lon: longitude of the ground that the mosaic is for, degrees. Without it the scene's own counts, by which
-    one pass over the antimeridian falls on two days: the calendar's date changes there.
-    """
-    if scene.pair is not None:
-        return scene.pair
-    lon = _middle_lon(scene) if near_lon is None else near_lon
-    return str((scene.moment + timedelta(hours=lon / 15)).date())
-
-
-def _middle_lon(scene: Scene) -> float:
-    west, _, east, _ = scene.bbox
-    if west > east:
-        return ((west + east + 360) / 2 + 180) % 360 - 180
-    # A box around the globe is how some publishers write a scene that crosses the antimeridian.
-    return (west + east) / 2 if east - west < 180 else -180.0
 
 
 def asset_bounds(asset: Asset) -> tuple[float, float, float, float]:

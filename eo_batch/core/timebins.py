@@ -9,7 +9,13 @@ from eo_batch.core.errors import SpecError
 STATIC_KEY = "static"
 """Bin key of products without a time axis."""
 
+OBSERVATION = "observation"
+"""Step by which each overpass is a bin of its own; which there are is known after the search."""
+
+_PAIR_LENGTH = len("2018-01-06-2018-01-30")
+_DAYS = r"P[1-9]\d{0,3}D"
 _EPOCH = date(1970, 1, 1)
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _SEASONS = {12: "DJF", 3: "MAM", 6: "JJA", 9: "SON"}
 
 
@@ -20,7 +26,9 @@ class TimeBin:
     start: datetime
     end: datetime
     key: str
-    """Stable name, part of shard keys: `2023-08`, `2023-JJA`, `2023`, `20230805P10D`, `20230601-20230901`."""
+    """Stable name, part of shard keys: `2023-08`, `2023-JJA`, `2023`, `20230805P10D`, `20230601-20230901`; of single
+    observations `2023-08-05`, `2023-08-05-r044` and, of an interferogram, `2018-01-06-2018-01-30`; about an event
+    `20180905-before2` and `20180905-after1`."""
 
     def holds(self, moment: datetime) -> bool:
         """Whether `moment` (aware) lies in the interval."""
@@ -32,10 +40,22 @@ def midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 of an aware time."""
+    return (moment - _EPOCH_UTC) // timedelta(microseconds=1)
+
+
+def moment_of(microseconds: int) -> datetime:
+    """The time, UTC, of microseconds since 1970."""
+    return _EPOCH_UTC + timedelta(microseconds=microseconds)
+
+
 def check_step(step: str) -> None:
     """Raise SpecError unless `step` names a way to cut time."""
-    if step not in ("all", "month", "season", "year") and not re.fullmatch(r"P[1-9]\d{0,3}D", step):
-        raise SpecError(f"time.step={step!r} is unknown; use all, month, season, year or P<days>D like P10D")
+    if step not in ("all", "month", "season", "year", OBSERVATION) and not re.fullmatch(_DAYS, step):
+        raise SpecError(
+            f"time.step={step!r} is unknown; use all, month, season, year or P<days>D like P10D, or observation"
+        )
 
 
 def time_bins(start: date, end: date, step: str) -> list[TimeBin]:
@@ -59,9 +79,35 @@ def time_bins(start: date, end: date, step: str) -> list[TimeBin]:
     return bins
 
 
+def event_bins(event: date, before: int, after: int, step: str) -> list[TimeBin]:
+    """Windows of P<days>D that end where the event's day begins and that begin where it ends, in order.
+
+    The day itself is in none: what was seen on it can be from before or after. Raises SpecError for another step.
+    """
+    if not re.fullmatch(_DAYS, step):
+        raise SpecError(f"time.step={step!r} does not go with time.event; use P<days>D like P12D, or observation")
+    length = timedelta(days=int(step[1:-1]))
+    edges = [event - k * length for k in range(before, 0, -1)]
+    edges += [event + timedelta(days=1) + k * length for k in range(after)]
+    keys = event_keys(event, before, after)
+    return [TimeBin(midnight(e), midnight(e + length), key) for e, key in zip(edges, keys, strict=True)]
+
+
+def event_keys(event: date, before: int, after: int) -> list[str]:
+    """Keys of bins about an event, in order; 1 is the one nearest to it."""
+    return [f"{event:%Y%m%d}-before{k}" for k in range(before, 0, -1)] + [
+        f"{event:%Y%m%d}-after{k}" for k in range(1, after + 1)
+    ]
+
+
 def bin_of_key(key: str, step: str) -> TimeBin:
-    """The bin that carries `key`, given the step that made it."""
+    """The bin that carries `key`, given the step that made it. Not for bins about an event."""
     match step:
+        case "observation":
+            first = last = date.fromisoformat(key[:10])
+            if len(key) == _PAIR_LENGTH:
+                last = date.fromisoformat(key[11:])
+            return TimeBin(midnight(first), midnight(last + timedelta(days=1)), key)
         case "year":
             edge = date(int(key), 1, 1)
         case "month":

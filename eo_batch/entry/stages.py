@@ -16,6 +16,7 @@ from eo_batch.core.shards import only_scenes_differ
 from eo_batch.entry.run import Run
 from eo_batch.io.axes import place_plan
 from eo_batch.io.cube import prepare_cube
+from eo_batch.io.plans import load_found_shards
 
 if TYPE_CHECKING:
     from eo_batch.models.world import World
@@ -36,7 +37,9 @@ def shards_of(run: Run, stage: str) -> Sequence[str]:
         case "pretrain":
             return [f"seed-{seed}" for seed in run.spec.pretrain.seeds]
         case "embed":
-            return embed_shards(run.spec, run.cells.blocks(run.spec.grid.block_chips))
+            cells = run.cells
+            shards = load_found_shards(run.store, run.identity.prefix("plan"), run.spec, cells)
+            return embed_shards(run.spec, cells.blocks(run.spec.grid.block_chips), shards)
         case _:
             raise UsageError(f"stage {stage!r} is unknown; stages are {', '.join(STAGES)}")
 

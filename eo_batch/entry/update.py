@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from eo_batch.core import layout
 from eo_batch.core.errors import SpecError
 from eo_batch.core.spec import RunSpec
-from eo_batch.core.timebins import TimeBin, time_bins
+from eo_batch.core.timebins import OBSERVATION, TimeBin, time_bins
 from eo_batch.entry.run import open_run
 from eo_batch.io.store import Store
 from eo_batch.settings import Settings
@@ -37,7 +37,11 @@ def updated(spec: RunSpec, last: RunSpec | None, day: date, settle_days: int, lo
             "time.step=all is one bin over all dates, so later dates would make every chip again; use month, season, "
             "year or P<days>D for a run that is to be updated"
         )
-    last_bin = spec.time.bins()[-1]
+    if spec.time.event is not None:
+        raise SpecError("time.event holds the same bins for ever; a run about an event is not updated, but run again")
+    if step == OBSERVATION:
+        step = "P1D"  # overpasses do not span days, so that any day ends whole bins
+    last_bin = time_bins(start, end, step)[-1]
     if not _ends_with(last_bin, end):
         whole = [edge for edge in (last_bin.start.date(), last_bin.end.date()) if edge > start]
         raise SpecError(
@@ -48,8 +52,8 @@ def updated(spec: RunSpec, last: RunSpec | None, day: date, settle_days: int, lo
     if settled > start:
         end = max(end, _edge(start, settled, step))
     as_of = spec.as_of
-    if last is not None and last.time.step == step:
-        if _ends_with(last.time.bins()[-1], last.time.end):
+    if last is not None and last.time.step == spec.time.step:
+        if _ends_with(time_bins(last.time.start, last.time.end, step)[-1], last.time.end):
             end = max(end, last.time.end)
         if last.as_of.startswith(f"{spec.as_of}@"):
             as_of = last.as_of

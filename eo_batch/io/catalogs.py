@@ -18,9 +18,8 @@ import obstore
 from obstore.exceptions import BaseError
 
 from eo_batch.core.errors import CatalogError, SpecError, StoreError
-from eo_batch.core.plan import microseconds
 from eo_batch.core.stacitems import absolute_href, parse_time
-from eo_batch.core.timebins import midnight
+from eo_batch.core.timebins import microseconds, midnight
 from eo_batch.io.assets import open_asset
 from eo_batch.io.fetch import classify
 from eo_batch.io.xarrays import is_dataset, items_of

@@ -20,7 +20,7 @@ from eo_batch.core.errors import DataError
 from eo_batch.core.grid import Block, chip_ids, parse_block_key
 from eo_batch.core.plan import Axes
 from eo_batch.core.spec import CubeArray, RunSpec
-from eo_batch.core.timebins import STATIC_KEY, bin_of_key
+from eo_batch.core.timebins import STATIC_KEY
 from eo_batch.core.utm import project
 from eo_batch.io.shards import inner_codec, shard_bytes
 from eo_batch.io.store import Store
@@ -141,7 +141,7 @@ def _write_coordinates(group: zarr.Group, spec: RunSpec, axes: Axes, bins: Seque
 
 
 def _edges(spec: RunSpec, key: str) -> tuple[int, int]:
-    time_bin = bin_of_key(key, spec.time.step)
+    time_bin = spec.time.bin_of(key)
     return (time_bin.start.date() - _EPOCH).days, (time_bin.end.date() - _EPOCH).days
 
 

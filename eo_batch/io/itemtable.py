@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eo_batch.core.columns import Ints
-from eo_batch.core.plan import microseconds
 from eo_batch.core.radiometry import BASELINE_PROPERTIES, PRODUCT_PROPERTIES, baseline_of
 from eo_batch.core.scenes import Scene
 from eo_batch.core.spec import SensorSpec
@@ -31,6 +30,7 @@ from eo_batch.core.stacitems import (
     tile_in_id,
     tile_stated,
 )
+from eo_batch.core.timebins import microseconds
 from eo_batch.core.utm import Floats
 from eo_batch.io.scenetable import SceneTable, concat, kind_of, scene_table
 

@@ -26,6 +26,7 @@ from eo_batch.core.grid import Cells, parse_block_key
 from eo_batch.core.plan import Plan, SceneColumns
 from eo_batch.core.scenes import Scene
 from eo_batch.core.shards import Shard, Shards
+from eo_batch.core.spec import RunSpec
 from eo_batch.io.scenepages import Pages, scenes_of_page
 from eo_batch.io.scenetable import SceneTable
 from eo_batch.io.store import Store
@@ -55,7 +56,7 @@ def save_scenes(store: Store, prefix: str, found: SceneTable, scenes: SceneColum
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         names = list(pool.map(write, range(0, len(found), PAGE_SCENES)))
-    columns = {name: getattr(scenes, name) for name in ("sensor", "scene_id", "epsg", "refusal")}
+    columns = {name: getattr(scenes, name) for name in ("sensor", "scene_id", "epsg", "refusal", "look")}
     index = pa.table(
         {
             **columns,
@@ -88,6 +89,7 @@ def load_scenes(store: Store, prefix: str) -> SceneColumns:
         table.column("epsg").to_numpy(),
         np.stack([table.column(name).to_numpy() for name in _BOUNDS], axis=-1),
         table.column("refusal").to_numpy(zero_copy_only=False),
+        table.column("look").to_numpy(zero_copy_only=False),
         np.frombuffer(digest.buffers()[1], "V16")[digest.offset : digest.offset + len(digest)],
     )
 
@@ -149,6 +151,11 @@ def load_cells(store: Store, prefix: str) -> Cells:
     table = read_table(store, layout.cells(prefix))
     chip_m = int(table.schema.metadata[b"chip_m"])
     return Cells(chip_m, *(table.column(name).to_numpy(zero_copy_only=False) for name in _CELLS.names[1:]))
+
+
+def load_found_shards(store: Store, prefix: str, spec: RunSpec, cells: Cells) -> Shards | None:
+    """All shards of a frozen plan where they alone tell which time bins there are; None where the spec does."""
+    return _load_shards(store, prefix, cells) if spec.time.found else None
 
 
 def _load_shards(store: Store, prefix: str, cells: Cells) -> Shards:
@@ -256,6 +263,7 @@ _INDEX = pa.schema(
         ("epsg", pa.int32()),
         *((name, pa.float64()) for name in _BOUNDS),
         ("refusal", pa.string()),
+        ("look", pa.string()),
         ("digest", pa.binary(16)),
     ]
 )

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eo_batch.core.plan import moment_of
 from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.timebins import moment_of
 from eo_batch.io.scenetable import SceneTable
 
 _FILES = pa.list_(

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from eo_batch.core.columns import Ints
 from eo_batch.core.digest import JsonValue, canonical_json
 from eo_batch.core.errors import PlanError, RadiometryError
-from eo_batch.core.plan import SceneColumns, asset_bounds, check_orbits, in_bin, left_out, microseconds, moment_of
+from eo_batch.core.observations import known_bins, look_of
+from eo_batch.core.plan import SceneColumns, asset_bounds, check_orbits, left_out
 from eo_batch.core.reach import WGS84
 from eo_batch.core.scenes import Asset, Scene, pair_days
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.stacitems import SAME_SENSING, Listed, resolve_duplicates
+from eo_batch.core.timebins import OBSERVATION, microseconds, moment_of
 from eo_batch.core.utm import Floats
 
 _NOWHEN = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,8 +104,9 @@ class SceneTable:
         bounds[unknown & (self.bbox[:, 2] < self.bbox[:, 0]), 2] += 360
         sensors = np.array(self.column("sensor"), object)
         ids = self.scene_id.to_numpy(zero_copy_only=False)
+        looks = _objects([look_of(kind) for kind in self.kinds])[self.kind]
         return SceneColumns(
-            sensors[self.kind], ids, self.moment_us, epsg_k[self.kind], bounds, self.refusal, _digests(self)
+            sensors[self.kind], ids, self.moment_us, epsg_k[self.kind], bounds, self.refusal, looks, _digests(self)
         )
 
 
@@ -248,11 +251,12 @@ def usable(table: SceneTable, spec: RunSpec) -> SceneTable:
 def _check_phases(table: SceneTable, spec: RunSpec) -> None:
     """Raise PlanError where phases over intervals of several lengths would be averaged."""
     for name, sensor in spec.sensors.items():
-        if "unwrapped_phase" not in [band.name for band in sensor.read_rows()]:
-            continue
+        if spec.time.step == OBSERVATION or "unwrapped_phase" not in [band.name for band in sensor.read_rows()]:
+            continue  # a bin of one observation holds one pair
         own = np.flatnonzero((np.array(table.column("sensor"), object)[table.kind] == name) & (table.refusal == None))  # noqa: E711
-        for key in spec.bins_of(sensor):
-            pairs = {table.kinds[k].pair for k in table.kind[own[in_bin(table.moment_us[own], spec, key)]]}
+        keys, number = known_bins(spec.time, sensor, table.moment_us[own])
+        for at, key in enumerate(keys):
+            pairs = {table.kinds[k].pair for k in table.kind[own[number == at]]}
             days = sorted({pair_days(pair) for pair in pairs if pair is not None})
             if len(days) > 1:
                 raise PlanError(

@@ -5,7 +5,7 @@ Legend: t scenes or observations, b bands, c chips of the block, y rows, x colum
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from eo_batch.core import layout
 from eo_batch.core.grid import Block, block_longitude
 from eo_batch.core.identity import Identity
-from eo_batch.core.plan import Axes, asset_bounds, observation_day
+from eo_batch.core.observations import observations
+from eo_batch.core.plan import Axes, asset_bounds
 from eo_batch.core.receipts import ChipState, Note, Receipt
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.core.sensors import VECTORS, ZERO_IS_NODATA
@@ -29,12 +30,12 @@ from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes
 from eo_batch.io.vectors import VectorReader
 from eo_batch.io.windows import RawImage
-from eo_batch.pixels import composite
 from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.areas import class_areas, conserve, overlaid
 from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import any_of, chips_of, share_of
 from eo_batch.pixels.derived import derive, halo_px
+from eo_batch.pixels.joining import Joined
 from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
 from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels
 from eo_batch.pixels.summary import ClassAreas, summary_rows
@@ -42,10 +43,10 @@ from eo_batch.pixels.vectors import draw
 from eo_batch.settings import Settings
 
 Mask = NDArray[np.bool_]
+_Skies = Mapping[str, Layer | None]
+"""Where the sky is clear, by a scene's id; None where that is not asked."""
 _KERNEL_PX = 2
 """Pixels around the block that a resampling kernel may touch."""
-_STRIP_PX = 2**17
-"""Pixels of a strip that is composited at once."""
 _GEOGRAPHIC = 4326
 
 
@@ -121,48 +122,6 @@ class _Image:
         return _Image(pixels, valid, self.seen_yx[inner], self.covered_yx[inner])
 
 
-@dataclass(frozen=True)
-class _Joined:
-    """One array in the making."""
-
-    pixels_byx: NDArray[np.generic]
-    every_tyx: Mask
-    """Whether all bands so far are valid, for each observation."""
-    seen_yx: Mask
-    fill: float
-
-    def join(self, b: int, groups_t: Sequence[Sequence[tuple[Layer, Layer | None]]], how: str) -> None:
-        """Composite one band: of each observation its layers, the first of which counts, each with the clear sky."""
-        rows, cols = self.seen_yx.shape
-        step = max(_STRIP_PX // cols, 1)
-        for first in range(0, rows, step):
-            strip = slice(first, min(first + step, rows))
-            shape = (strip.stop - first, cols)
-            planes, valid = [], []
-            for t, group in enumerate(groups_t):
-                pixels, holds = np.zeros(shape, self.pixels_byx.dtype), np.zeros(shape, bool)
-                for layer, clear in group:
-                    part = layer.rows(strip.start, strip.stop)
-                    self.seen_yx[strip][part.at] |= part.valid_yx
-                    counts = part.valid_yx
-                    if clear is not None:
-                        sky, of = np.zeros(shape, bool), clear.rows(strip.start, strip.stop)
-                        sky[of.at] = of.valid_yx
-                        counts = counts & sky[part.at]
-                    composite.fill_in(pixels[part.at], holds[part.at], part.pixels_yx, counts)
-                self.every_tyx[t, strip] &= holds
-                planes.append(pixels)
-                valid.append(holds)
-            combine = composite.mean if how == "mean" else composite.median
-            self.pixels_byx[b, strip] = combine(planes, valid, self.fill) if planes else self.fill
-
-    def valid_yx(self) -> NDArray[np.uint8]:
-        """Observations in which every band is valid."""
-        if not len(self.every_tyx):
-            return np.zeros(self.seen_yx.shape, np.uint8)
-        return composite.valid_count(self.every_tyx)
-
-
 class _Work:
     """The steps of one shard."""
 
@@ -203,18 +162,39 @@ class _Work:
                 self.notes.extend(Note(subject=scene.scene_id, text=t) for t in class_notes(result[0].pixels_yx))
 
     async def make_array(self, array: CubeArray) -> _Image:
-        """All bands of one array, composited; the next band is read meanwhile."""
+        """All bands of one array, composited."""
         names, halo = array.read_names, halo_px(array.band_names)
         grid = self.grid(array.pixel_m).grown(halo)
         usable = [scene for scene in self.scenes if self._told(scene)]
         skies = await asyncio.gather(*(asyncio.to_thread(self._clear, scene, grid) for scene in usable))
         clear = {scene.scene_id: sky for scene, sky in zip(usable, skies, strict=True)}
-        image = _Joined(
+        groups = self._groups(usable)
+        image = Joined(
             np.empty((len(names), *grid.shape), self.kind.dtype),
-            np.ones((len(self._groups(usable)), *grid.shape), bool),
+            np.ones((len(groups), *grid.shape), bool),
             np.zeros(grid.shape, bool),
             self.kind.fill,
         )
+        join = self._join_whole if array.spec.takes_whole_pixels else self._join_bands
+        reached = await join(array, grid, image, groups, clear)
+        covered = np.zeros(grid.shape, bool)
+        for scene in usable:
+            if scene.scene_id in reached:
+                covered |= self._footprint(scene, grid)
+        whole = _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
+        return whole if names == array.band_names else whole.derived(names, array)
+
+    async def _join_bands(
+        self,
+        array: CubeArray,
+        grid: PixelGrid,
+        image: Joined,
+        groups: Sequence[Sequence[Scene]],
+        clear: _Skies,
+    ) -> set[str]:
+        """Composite band after band, the next being read meanwhile; ids of the scenes that reach the block."""
+        names = array.read_names
+        usable = [scene for group in groups for scene in group]
         reached: set[str] = set()
         ahead = asyncio.ensure_future(self._layers(usable, names[0], grid))
         try:
@@ -223,31 +203,44 @@ class _Work:
                 if b + 1 < len(names):
                     ahead = asyncio.ensure_future(self._layers(usable, names[b + 1], grid))
                 reached |= layers.keys()
-                groups = [
-                    [(layers[s.scene_id], clear[s.scene_id]) for s in group if s.scene_id in layers]
-                    for group in self._groups(usable)
+                given = [
+                    [(layers[s.scene_id], clear[s.scene_id]) for s in group if s.scene_id in layers] for group in groups
                 ]
-                await asyncio.to_thread(image.join, b, groups, array.spec.composite)
+                await asyncio.to_thread(image.join, b, given, array.spec.composite)
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
-        covered = np.zeros(grid.shape, bool)
-        for scene in usable:
-            if scene.scene_id in reached:
-                covered |= self._footprint(scene, grid)
-        whole = _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
-        return whole if names == array.band_names else whole.derived(names, array)
+        return reached
+
+    async def _join_whole(
+        self,
+        array: CubeArray,
+        grid: PixelGrid,
+        image: Joined,
+        groups: Sequence[Sequence[Scene]],
+        clear: _Skies,
+    ) -> set[str]:
+        """As `_join_bands`, where a pixel needs all its bands: they are read first, and held as they were read."""
+        usable = [scene for group in groups for scene in group]
+        layers_b = [await self._layers(usable, name, grid) for name in array.read_names]
+        given = [
+            [
+                ([layers[s.scene_id] for layers in layers_b], clear[s.scene_id])
+                for s in group
+                if all(s.scene_id in layers for layers in layers_b)
+            ]
+            for group in groups
+        ]
+        await asyncio.to_thread(image.join_whole, given, array.spec.composite, array.chip_px)
+        return {scene_id for layers in layers_b for scene_id in layers}
 
     def _groups(self, scenes: Sequence[Scene]) -> list[list[Scene]]:
         """Scenes that form one observation: one overpass; all of them for products without a time axis."""
         if self.kind.static:
             return [list(scenes)] if scenes else []
-        lon = block_longitude(self.shard.block)
-        groups: dict[str, list[Scene]] = {}
-        for scene in scenes:
-            groups.setdefault(observation_day(scene, lon), []).append(scene)
+        groups = observations(scenes, self.sensor, block_longitude(self.shard.block))
         # Where tiles of one overpass overlap, the first one counts: rather a copy than a resampled neighbour zone.
-        return [sorted(groups[day], key=self._needs_warp) for day in sorted(groups)]
+        return [sorted(group, key=self._needs_warp) for group in groups.values()]
 
     def _needs_warp(self, scene: Scene) -> bool:
         return any(asset.epsg != self.shard.block.epsg for asset in scene.assets)

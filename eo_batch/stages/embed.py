@@ -26,7 +26,7 @@ from eo_batch.core.learning_plan import (
 from eo_batch.core.plan import Axes
 from eo_batch.core.receipts import ChipState, Receipt
 from eo_batch.core.spec import RunSpec
-from eo_batch.core.timebins import STATIC_KEY, bin_of_key
+from eo_batch.core.timebins import STATIC_KEY
 from eo_batch.io.cube import CubeReader
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes, with_geometry
@@ -91,7 +91,7 @@ def _table(
     count = len(cells)
     start = end = None
     if shard.bin_key != STATIC_KEY:
-        time_bin = bin_of_key(shard.bin_key, spec.time.step)
+        time_bin = spec.time.bin_of(shard.bin_key)
         start, end = time_bin.start, time_bin.end
     stamp = pa.timestamp("us", tz="UTC")
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())

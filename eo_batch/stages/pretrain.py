@@ -32,6 +32,7 @@ from eo_batch.core.receipts import Note, Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.splits import split_cells
 from eo_batch.io.cube import CubeReader
+from eo_batch.io.plans import load_found_shards
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes
 from eo_batch.models.batch import Samples
@@ -112,7 +113,7 @@ def _material(spec: RunSpec, cells: Cells, axes: Axes, store: Store) -> _Materia
     identity = Identity(spec)
     stats = json.loads(store.get(f"{identity.prefix('publish')}/stats.json"))
     arrays = _input_arrays(learning_arrays(spec), stats)
-    training, validation, held = _places(spec, cells, axes)
+    training, validation, held = _places(spec, cells, axes, store)
     reader = CubeReader(store, identity.prefix("chips"))
     samples, held_samples = (_samples(CubeSamples(reader, arrays, places), spec) for places in (training, validation))
     return _Material(arrays, samples, held_samples, held, digest(stats))
@@ -169,7 +170,7 @@ def _input_arrays(
 
 
 def _places(
-    spec: RunSpec, cells: Cells, axes: Axes
+    spec: RunSpec, cells: Cells, axes: Axes, store: Store
 ) -> tuple[tuple[Place, ...], tuple[Place, ...], list[tuple[str, str]]]:
     """Places of training and of validation samples, and chip and time bin of the latter.
 
@@ -179,15 +180,18 @@ def _places(
     training: list[Place] = []
     validation: list[Place] = []
     held: list[tuple[str, str]] = []
-    bins = learning_bins(spec)
     side = spec.grid.block_chips
-    first_slots = {block: axes.first_slot(block) for block in cells.blocks(side)}
+    all_blocks = cells.blocks(side)
+    bins = learning_bins(spec, all_blocks, load_found_shards(store, Identity(spec).prefix("plan"), spec, cells))
+    first_slots = {block: axes.first_slot(block) for block in all_blocks}
     for planned, split in zip(cells, split_cells(cells, spec.split), strict=True):
         if split != "train" or not planned.owner:
             continue
         chip_id, block = planned.cell.chip_id, block_of(planned.cell, side)
         is_held = _draw(chip_id) < spec.pretrain.val_fraction
-        for bin_key in bins:
+        for bin_key, blocks in bins.items():
+            if block not in blocks:
+                continue
             place = Place(first_slots[block] + block.place(planned.cell), axes.time_index(bin_key))
             (validation if is_held else training).append(place)
             if is_held:

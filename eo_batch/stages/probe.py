@@ -14,7 +14,7 @@ Dims: `n` chip, `f` feature, `c` class.
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from eo_batch.core.learning_plan import learning_arrays, learning_bins, trained_
 from eo_batch.core.receipts import Receipt
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.timebins import STATIC_KEY
+from eo_batch.io.plans import load_found_shards
 from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes, read_table
 from eo_batch.models.features import band_statistics, mean_over_bins
@@ -73,12 +74,14 @@ def run(spec: RunSpec, cells: Cells, store: Store) -> Receipt:
     prefix, publish = identity.prefix("probe"), identity.prefix("publish")
     table = read_table(store, f"{publish}/chips.parquet")
     labelled = _labelled(spec, probe, table)
-    blocks = [block.key for block in cells.blocks(spec.grid.block_chips)]
+    shards = load_found_shards(store, identity.prefix("plan"), spec, cells)
+    places = learning_bins(spec, cells.blocks(spec.grid.block_chips), shards)
+    bins = {key: [block.key for block in blocks] for key, blocks in places.items()}
     seeds = spec.pretrain.seeds
     features: dict[tuple[str, int | None], Floats] = {}
     for seed in seeds:
         for encoder, model in ((PRETRAINED, trained_name(seed)), (RANDOM_INIT, untrained_name(seed))):
-            vectors = _vectors(store, identity.prefix("embed"), model, learning_bins(spec), blocks)
+            vectors = _vectors(store, identity.prefix("embed"), model, bins)
             features[encoder, seed] = mean_over_bins(vectors, labelled.chip_ids)
     # Which chips have an embedding depends on their pixels alone, so it is the same for every encoder.
     embedded_n: NDArray[np.bool_] = np.asarray(np.isfinite(features[PRETRAINED, seeds[0]]).all(axis=1))
@@ -147,10 +150,10 @@ def _used(labelled: _Chips, embedded_n: NDArray[np.bool_], probe: ProbeSpec) -> 
 
 
 def _vectors(
-    store: Store, prefix: str, model: str, bins: Sequence[str], blocks: Sequence[str]
+    store: Store, prefix: str, model: str, bins: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, NDArray[np.float32]]]:
     found: list[tuple[str, NDArray[np.float32]]] = []
-    for bin_key in bins:
+    for bin_key, blocks in bins.items():
         for block in blocks:
             table = read_table(store, layout.embeddings(prefix, model, bin_key, block), ("chip_id", "vector"))
             table = table.filter(pc.is_valid(table["vector"]))

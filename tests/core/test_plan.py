@@ -13,7 +13,8 @@ from pyproj import Transformer
 
 from eo_batch.core.errors import PlanError, RadiometryError
 from eo_batch.core.grid import Block
-from eo_batch.core.plan import Axes, Plan, asset_bounds, make_plan, observation_day
+from eo_batch.core.observations import observation_day
+from eo_batch.core.plan import Axes, Plan, asset_bounds, make_plan
 from eo_batch.core.scenes import Affine6, Scene
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.stacitems import scene_of_item

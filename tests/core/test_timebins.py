@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eo_batch.core.errors import SpecError
@@ -15,6 +15,7 @@ steps = st.one_of(st.sampled_from(["all", "month", "season", "year"]), st.intege
 lengths = st.integers(1, 1500)
 
 
+@settings(deadline=None)
 @given(days, lengths, steps)
 def test_bins_cover_the_range_without_gap_or_overlap(start: date, length: int, step: str) -> None:
     end = start + timedelta(days=length)
@@ -26,6 +27,7 @@ def test_bins_cover_the_range_without_gap_or_overlap(start: date, length: int, s
     assert all(b.start < b.end for b in bins)
 
 
+@settings(deadline=None)
 @given(days, lengths, steps)
 def test_keys_are_unique_sorted_and_lead_back_to_their_bin(start: date, length: int, step: str) -> None:
     bins = time_bins(start, start + timedelta(days=length), step)
@@ -35,6 +37,7 @@ def test_keys_are_unique_sorted_and_lead_back_to_their_bin(start: date, length: 
     assert [bin_of_key(key, step) for key in keys] == bins
 
 
+@settings(deadline=None)
 @given(days, lengths, days, lengths, steps.filter(lambda s: s != "all"))
 def test_another_range_gives_the_same_bins(start: date, length: int, other: date, other_length: int, step: str) -> None:
     """Bins are anchored to the calendar: what two ranges share, they cut alike."""
@@ -45,6 +48,7 @@ def test_another_range_gives_the_same_bins(start: date, length: int, other: date
     assert set(ours) <= set(wider)
 
 
+@settings(deadline=None)
 @given(days, lengths, steps, st.integers(0, 86_400_000_000 - 1))
 def test_every_moment_of_the_range_is_in_exactly_one_bin(start: date, length: int, step: str, since: int) -> None:
     bins = time_bins(start, start + timedelta(days=length), step)

@@ -19,6 +19,7 @@ as in `sensors.s2.max_cloud_pct=40`.
 _SECTIONS = {
     "AreaSpec": "area",
     "TimeSpec": "time",
+    "EventSpec": "time.event",
     "GridSpec": "grid",
     "SensorSpec": "sensors.<name>",
     "SplitSpec": "split",

@@ -10,7 +10,7 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 
-from eo_batch.core.plan import observation_day
+from eo_batch.core.observations import observation_day
 from eo_batch.io.plans import load_all_scenes
 from eo_batch.io.tables import read_table
 

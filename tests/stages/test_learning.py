@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import geopandas
@@ -18,6 +19,7 @@ from eo_batch.core.planet import PlanetSpec
 from eo_batch.core.specfile import parse_spec
 from eo_batch.entry.drive import drive
 from eo_batch.entry.run import Run
+from eo_batch.entry.stages import shards_of
 from eo_batch.io.store import parse_store
 from eo_batch.io.tables import parquet_bytes, read_table
 from eo_batch.models.card import ModelCard
@@ -301,7 +303,7 @@ def test_what_does_not_fit_is_refused(published, trained, tmp_path):
     with pytest.raises(SpecError, match=r"patch_px=1 is 0\.5 pixels of s2_20m .* multiple of 2"):
         learning_arrays(with_pretrain(encoder=odd))
     assert [(a.array.name, a.patch_px) for a in learning_arrays(spec)] == [("s2_10m", 8), ("s2_20m", 4), ("s1_10m", 8)]
-    assert learning_bins(spec) == ["2023-06"]
+    assert learning_bins(spec, published.plan.blocks) == {"2023-06": dict.fromkeys(published.plan.blocks)}
     with pytest.raises(UsageError, match="not a shard of embed"):
         parse_embed_shard("seed-x/2023-06/nowhere")
     run = copy_of(trained, tmp_path)
@@ -312,6 +314,23 @@ def test_what_does_not_fit_is_refused(published, trained, tmp_path):
     rare = run.spec.model_copy(update={"probe": run.spec.probe.model_copy(update={"classes": (10, 99)})})
     with pytest.raises(DataError, match=r"probe\.classes=\[99\] do not occur"):
         probe.run(rare, run.cells, run.store)
+
+
+def test_single_overpasses_are_samples(published, tmp_path):
+    """Each is learnt from and embedded where it was; the probe takes a chip's mean over all of them."""
+    short = ["time.step=observation", "pretrain.seeds=[3]", "pretrain.steps=4"]
+    changed = [f"catalog={published.spec.catalog}", f"area.bbox={list(PLANET.area_bbox)}", *short]
+    run = Run(parse_spec(SPEC, changed, "test"), parse_store(str(tmp_path)), Settings())
+    run.submit()
+    drive(run, LocalRunner(), Silent(), until="probe")
+    made = {(shard.bin_key, shard.block) for shard in run.plan.shards if shard.sensor != "labels"}
+    embedded = {(shard.bin_key, shard.block) for shard in map(parse_embed_shard, shards_of(run, "embed"))}
+    assert embedded == made
+    assert len({key for key, _ in made}) > 1
+    for key in objects(run, "embed", "chips"):
+        rows = read_table(run.store, key, ("time_start", "time_end")).to_pylist()
+        assert {row["time_end"] - row["time_start"] for row in rows} == {timedelta(days=1)}
+    assert objects(run, "probe", "metrics")
 
 
 def test_torch_settings_of_the_caller_come_back(published, tmp_path):

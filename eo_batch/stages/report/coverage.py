@@ -1,5 +1,6 @@
 """Where there are pixels, and which chips train and which are held out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +11,7 @@ import pyarrow as pa
 from eo_batch.core.receipts import ChipState
 from eo_batch.core.sensors import SENSOR_KINDS
 from eo_batch.core.spec import RunSpec
-from eo_batch.core.timebins import STATIC_KEY, bin_of_key
+from eo_batch.core.timebins import OBSERVATION, STATIC_KEY, bin_of_key
 from eo_batch.pixels.figures_colour import ramp, rgb_hex
 from eo_batch.pixels.figures_map import Paint
 from eo_batch.stages.report import words
@@ -18,6 +19,7 @@ from eo_batch.stages.report.ground import Chip, Ground
 
 MOST_PANELS = 24
 """Maps of coverage on one page; further time bins are counted in a sentence."""
+_EVENT_KEY = re.compile(r"(\d{4})(\d\d)(\d\d)-(before|after)(\d+)")
 _STEPS = 20
 """Colours of the ramp, so that squares of one colour can share a path."""
 
@@ -100,10 +102,14 @@ def chip_states(ledger: pa.Table) -> ChipStates:
 
 
 def bin_words(bin_key: str, step: str) -> str:
-    """A time bin as a person reads it: its key where that is a month, season or year, else its first and last day."""
+    """A time bin as a person reads it: its key where that is a month, season, year or overpass, its place about an
+    event, else its first and last day."""
     if bin_key == STATIC_KEY:
         return "no time axis"
-    if step in ("month", "season", "year"):
+    about = _EVENT_KEY.fullmatch(bin_key)
+    if about:
+        return f"no. {about[5]} {about[4]} {about[1]}-{about[2]}-{about[3]}"
+    if step in ("month", "season", "year", OBSERVATION):
         return bin_key
     found = bin_of_key(bin_key, step)
     return f"{found.start.date()} to {found.end.date() - timedelta(days=1)}"
@@ -111,7 +117,7 @@ def bin_words(bin_key: str, step: str) -> str:
 
 def coverage_of(spec: RunSpec, ground: Ground, states: ChipStates) -> Coverage:
     """One map for each sensor and time bin, in the spec's order."""
-    wanted = [(name, key) for name, sensor in spec.sensors.items() for key in spec.bins_of(sensor)]
+    wanted = [place for name in spec.sensors for place in states if place[0] == name]
     bare = [place for place in wanted if set(states.get(place, {}).values()) <= {"no_scene"}]
     filled = [place for place in wanted if place not in bare]
     drawn = filled[:MOST_PANELS]

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
+
 from eo_batch.core.layout import STAGES
 from eo_batch.core.receipts import Receipt, facts
-from eo_batch.core.spec import RunSpec
+from eo_batch.core.spec import RunSpec, TimeSpec
 from eo_batch.core.specfile import dump_spec
+from eo_batch.core.timebins import OBSERVATION
 from eo_batch.stages.report import words
 from eo_batch.stages.report.ground import Ground
 from eo_batch.stages.report.results import Results
@@ -101,7 +104,7 @@ def headline_of(results: Results, ground: Ground) -> Headline:
     return Headline(
         name=spec.name,
         place=f"{lat}, {lon}",
-        dates=f"{spec.time.start} to {spec.time.end - timedelta(days=1)}; {_cut(spec.time.step)}",
+        dates=f"{spec.time.start} to {spec.time.end - timedelta(days=1)}; {_cut(spec.time)}",
         chips=f"{words.count(len(ground.chips), 'chip')} of {words.length(grid.chip_m)} ({pixels})",
         ground=f"{words.area(owners * (grid.chip_m / 1000) ** 2)} in {words.count(zones, 'UTM zone')}",
         sensors=tuple(_sensor(results, name) for name in spec.sensors),
@@ -113,7 +116,8 @@ def _sensor(results: Results, name: str) -> SensorFacts:
     arrays = [array for array in results.spec.arrays() if array.sensor == name]
     said = "; ".join(f"{', '.join(a.band_names)} at {words.length(a.pixel_m)}" for a in arrays)
     plan = results.plan
-    bins = 0 if sensor.info.static else len(results.spec.bins_of(sensor))
+    own = plan.shards.of_sensor(name)
+    bins = 0 if sensor.info.static else len(np.unique(plan.shards.bin[own]))
     return SensorFacts(name, sensor.info.title, said, plan.shards.used_scenes(name), plan.scenes.left_out(name), bins)
 
 
@@ -174,14 +178,20 @@ def provenance_of(results: Results) -> Provenance:
     )
 
 
-def _cut(step: str) -> str:
-    match step:
+def _cut(time: TimeSpec) -> str:
+    if time.event is not None:
+        look = "overpass" if time.step == OBSERVATION else f"window of {words.count(int(time.step[1:-1]), 'day')}"
+        sides = f"{time.event.before} before and {time.event.after} after {time.event.date}"
+        return f"one {look} a time bin, {sides}"
+    match time.step:
         case "all":
             return "one time bin"
         case "month" | "season" | "year":
-            return f"one time bin a {step}"
+            return f"one time bin a {time.step}"
+        case "observation":
+            return "one time bin an overpass"
         case _:
-            return f"time bins of {words.count(int(step[1:-1]), 'day')}"
+            return f"time bins of {words.count(int(time.step[1:-1]), 'day')}"
 
 
 def spec_text(spec: RunSpec) -> str:

@@ -82,7 +82,7 @@ class Results:
         wanted = {
             "chips": set(self.plan.shards.keys),
             "pretrain": {f"seed-{seed}" for seed in self.spec.pretrain.seeds},
-            "embed": set(embed_shards(self.spec, self.plan.blocks)),
+            "embed": set(embed_shards(self.spec, self.plan.blocks, self.plan.shards)),
         }
         for stage, keys in wanted.items():
             found[stage] = [receipt for receipt in found[stage] if receipt.shard in keys]
