@@ -19,6 +19,8 @@ class Rates(BaseModel):
     """CPU seconds for a unit of effort."""
     stored_bytes_per_product: Rate
     """Bytes written for a unit of product."""
+    stored_bytes_per_shard: Rate = 0.0
+    """Bytes written by a shard of chips beside the cube, whatever its size."""
     objects_per_shard: Rate
     """Objects written by a shard beside its receipt."""
     requests_per_read: Rate = 0.0
@@ -55,39 +57,44 @@ BUILT_IN = Calibration(
     source="the built-in calibration (docs/cost.md)",
     rates={
         "chips/*": Rates(
-            cpu_s_per_effort=127.4,
-            stored_bytes_per_product=7.074e08,
-            objects_per_shard=3.49,
-            requests_per_read=2.613,
-            fetched_bytes_per_source_byte=2.56,
+            cpu_s_per_effort=55.52,
+            stored_bytes_per_product=6.307e08,
+            stored_bytes_per_shard=3325,
+            objects_per_shard=3.5,
+            requests_per_read=4.463,
+            fetched_bytes_per_source_byte=0.7888,
         ),
         "chips/classes": Rates(
-            cpu_s_per_effort=388.7,
-            stored_bytes_per_product=1.54e08,
+            cpu_s_per_effort=148.8,
+            stored_bytes_per_product=2.206e07,
+            stored_bytes_per_shard=3552,
             objects_per_shard=3,
             requests_per_read=2,
-            fetched_bytes_per_source_byte=0.3044,
+            fetched_bytes_per_source_byte=0.04139,
         ),
         "chips/dem": Rates(
-            cpu_s_per_effort=180.3,
-            stored_bytes_per_product=6.355e08,
+            cpu_s_per_effort=118.2,
+            stored_bytes_per_product=5.755e08,
+            stored_bytes_per_shard=2851,
             objects_per_shard=3,
-            requests_per_read=2,
-            fetched_bytes_per_source_byte=0.6096,
+            requests_per_read=2.6,
+            fetched_bytes_per_source_byte=0.1226,
         ),
         "chips/s1": Rates(
-            cpu_s_per_effort=117.7,
-            stored_bytes_per_product=8.398e08,
-            objects_per_shard=2.96,
-            requests_per_read=3.682,
-            fetched_bytes_per_source_byte=4.047,
+            cpu_s_per_effort=28.52,
+            stored_bytes_per_product=8.297e08,
+            stored_bytes_per_shard=3032,
+            objects_per_shard=3,
+            requests_per_read=4.75,
+            fetched_bytes_per_source_byte=1.036,
         ),
         "chips/s2-l2a": Rates(
-            cpu_s_per_effort=117,
-            stored_bytes_per_product=7.468e08,
+            cpu_s_per_effort=29.58,
+            stored_bytes_per_product=6.125e08,
+            stored_bytes_per_shard=3865,
             objects_per_shard=5,
-            requests_per_read=2.546,
-            fetched_bytes_per_source_byte=2.392,
+            requests_per_read=5,
+            fetched_bytes_per_source_byte=1.041,
         ),
         "embed": Rates(
             cpu_s_per_effort=192.1,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eo_batch.core import layout
 from eo_batch.core.calibration import Calibration, Rates
 from eo_batch.core.errors import PlanError, UsageError
 from eo_batch.core.learning_plan import learning_arrays, learning_bins
@@ -64,7 +65,7 @@ class Work:
             self.reads * rates.requests_per_read,
             self.source_bytes * rates.fetched_bytes_per_source_byte,
             self.shards * (rates.objects_per_shard + 1),
-            self.product * rates.stored_bytes_per_product,
+            self.product * rates.stored_bytes_per_product + self.shards * rates.stored_bytes_per_shard,
         )
 
 
@@ -130,11 +131,7 @@ def total(amounts: Sequence[Amounts]) -> Amounts:
 
 def taken(work: Work, receipts: Mapping[str, Sequence[Receipt]]) -> Amounts:
     """What the shards of some work took, by the receipts of the run's stages."""
-    own = [
-        receipt
-        for receipt in receipts.get(work.stage, ())
-        if work.sensor is None or receipt.shard.split("/", 1)[0] == work.sensor
-    ]
+    own = _receipts_of(work, receipts)
     return Amounts(
         len(own),
         sum(receipt.cpu_seconds for receipt in own),
@@ -145,28 +142,38 @@ def taken(work: Work, receipts: Mapping[str, Sequence[Receipt]]) -> Amounts:
     )
 
 
+def _receipts_of(work: Work, receipts: Mapping[str, Sequence[Receipt]]) -> list[Receipt]:
+    found = receipts.get(work.stage, ())
+    return [one for one in found if work.sensor is None or one.shard.split("/", 1)[0] == work.sensor]
+
+
 def calibrated(spec: RunSpec, plan: Plan, receipts: Mapping[str, Sequence[Receipt]], source: str) -> Calibration:
     """The rates of the stages of a run that are complete. Raises UsageError if none is."""
-    done = [(work, took) for work in work_of(spec, plan) if (took := taken(work, receipts)).shards == work.shards]
-    if not done:
+    parts: dict[str, list[Work]] = {}
+    for work in work_of(spec, plan):
+        if len(_receipts_of(work, receipts)) == work.shards:
+            for key in (work.key, *(["chips/*"] if work.sensor else [])):
+                parts.setdefault(key, []).append(work)
+    if not parts:
         raise UsageError(f"no stage of {spec.name} is complete, so nothing can be measured on it; finish the run first")
-    keys = {key for work, _ in done for key in (work.key, *(["chips/*"] if work.sensor else []))}
-    return Calibration(source=source, rates={key: _rates(key, done) for key in sorted(keys)})
+    return Calibration(source=source, rates={key: _rates(parts[key], receipts) for key in sorted(parts)})
 
 
-def _rates(key: str, done: Sequence[tuple[Work, Amounts]]) -> Rates:
-    own = [(work, took) for work, took in done if key == work.key or (key == "chips/*" and work.sensor is not None)]
-    took = total([amounts for _, amounts in own])
+def _rates(parts: Sequence[Work], receipts: Mapping[str, Sequence[Receipt]]) -> Rates:
+    took = total([taken(work, receipts) for work in parts])
+    outputs = [one.outputs for work in parts if work.sensor for one in _receipts_of(work, receipts)]
+    beside = sum(size for found in outputs for key, size in found.items() if not key.startswith(layout.cube("")[1:]))
 
     def per(amount: float, units: float) -> float:
         return float(f"{amount / units:.4g}") if units else 0.0
 
     return Rates(
-        cpu_s_per_effort=per(took.cpu_s, sum(work.effort for work, _ in own)),
-        stored_bytes_per_product=per(took.stored_bytes, sum(work.product for work, _ in own)),
+        cpu_s_per_effort=per(took.cpu_s, sum(work.effort for work in parts)),
+        stored_bytes_per_product=per(took.stored_bytes - beside, sum(work.product for work in parts)),
+        stored_bytes_per_shard=per(beside, took.shards),
         objects_per_shard=per(took.writes - took.shards, took.shards),
-        requests_per_read=per(took.requests, sum(work.reads for work, _ in own)),
-        fetched_bytes_per_source_byte=per(took.fetched_bytes, sum(work.source_bytes for work, _ in own)),
+        requests_per_read=per(took.requests, sum(work.reads for work in parts)),
+        fetched_bytes_per_source_byte=per(took.fetched_bytes, sum(work.source_bytes for work in parts)),
     )
 
 

@@ -103,7 +103,13 @@ def test_only_complete_stages_are_measured() -> None:
     keys = plan.shards.keys
     made = [
         Receipt(
-            stage="chips", shard=key, inputs="", outputs={"a": 100, "b": 50}, bytes_in=10**6, requests=7, cpu_seconds=2
+            stage="chips",
+            shard=key,
+            inputs="",
+            outputs={"cube.zarr/a": 100, "b": 50},
+            bytes_in=10**6,
+            requests=7,
+            cpu_seconds=2,
         )
         for key in keys
     ]
@@ -112,6 +118,7 @@ def test_only_complete_stages_are_measured() -> None:
     found = calibrated(run, plan, {"chips": made}, "here")
     assert set(found.rates) == {"chips/s2-l2a", "chips/*"}
     assert found.rates["chips/s2-l2a"].objects_per_shard == 2
+    assert found.rates["chips/s2-l2a"].stored_bytes_per_shard == 50, "beside the cube"
     line = next(line for line in estimate(run, plan, found) if line.work.stage == "chips")
     assert line.amounts.__dict__ == pytest.approx(Amounts(3, 6, 21, 3e6, 9, 450).__dict__, rel=1e-3)
 
