@@ -13,6 +13,7 @@ from eo_batch.core.errors import EoBatchError, Interrupted, UsageError
 if TYPE_CHECKING:
     from eo_batch.core.placement import Placement
     from eo_batch.core.spec import RunSpec
+    from eo_batch.entry.estimates import Terms
     from eo_batch.entry.run import Run
     from eo_batch.io.store import Store
 
@@ -43,6 +44,23 @@ RunOpt = Annotated[
 WorkersOpt = Annotated[
     int | None, typer.Option("--workers", "-w", help="Worker processes; 0 works in one process.", show_default="cores")
 ]
+PricesOpt = Annotated[
+    Path | None,
+    typer.Option("--prices", envvar="EO_BATCH_PRICES", help="Price table, a YAML file.", show_default="no money"),
+]
+CalibrationOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        envvar="EO_BATCH_CALIBRATION",
+        help="What `calibrate` printed, a YAML file.",
+        show_default="the built-in one",
+    ),
+]
+MaxCostOpt = Annotated[
+    float | None,
+    typer.Option("--max-cost", min=0, help="Refuse a run whose estimate costs more.", show_default=False),
+]
 
 
 @app.command()
@@ -71,12 +89,18 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", help="Hand the run over and return; only for profiles whose runner is argo.")
     ] = False,
+    prices: PricesOpt = None,
+    calibration: CalibrationOpt = None,
+    max_cost: MaxCostOpt = None,
 ) -> None:
     """Run a spec, or go on with a run that was interrupted: only what has no receipt yet is done."""
     again = f"eo-batch run {_words(spec, overrides, store, on)}"
+    from eo_batch.entry.estimates import read_terms
+
     placement = _placement(on, workers)
     place = _store(_chosen(store, placement))
-    _drive(_spec(spec, overrides), place, placement, until, again, refresh, detach, retry_quarantined)
+    terms = read_terms(prices, calibration, max_cost)
+    _drive(_spec(spec, overrides), place, placement, until, again, refresh, detach, retry_quarantined, terms)
 
 
 @app.command()
@@ -96,14 +120,29 @@ def plan(
     spec: SpecArg,
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    prices: PricesOpt = None,
+    calibration: CalibrationOpt = None,
+    max_cost: MaxCostOpt = None,
 ) -> None:
-    """Search the catalogues and print what a run would do. Writes nothing."""
+    """Search the catalogues and print what a run would do and take. Writes nothing."""
     from eo_batch.cli.show import show_plan
+    from eo_batch.entry.estimates import read_terms
     from eo_batch.settings import Settings
     from eo_batch.stages.plan import preview
 
-    wanted = _spec(spec, overrides)
-    show_plan(wanted, preview(wanted, Settings.from_env()), as_json)
+    wanted, terms = _spec(spec, overrides), read_terms(prices, calibration, max_cost)
+    found = preview(wanted, Settings.from_env())
+    show_plan(wanted, found, as_json, terms.estimate(wanted, found), terms.prices)
+
+
+@app.command()
+def calibrate(name: RunOpt = None, store: StoreOpt = "runs") -> None:
+    """Print what a finished run took for each unit of its work, as YAML, for `plan` and `run` to estimate by."""
+    import yaml
+
+    from eo_batch.entry.estimates import calibrate as measured
+
+    typer.echo(yaml.safe_dump(measured(_open(store, name)).model_dump(), sort_keys=False), nl=False)
 
 
 @app.command()
@@ -288,6 +327,7 @@ def _drive(
     refresh: bool = False,
     detach: bool = False,
     retry_quarantined: bool = False,
+    terms: "Terms | None" = None,
 ) -> None:
     from eo_batch.cli.show import show_probe
     from eo_batch.cli.watch import watcher
@@ -301,6 +341,9 @@ def _drive(
     opened = Run(spec, store, Settings.from_env(), refresh)
     if until is not None and until not in stages_of(opened):
         raise UsageError(f"--until {until!r} is no stage of this run; its stages are {', '.join(stages_of(opened))}")
+    if terms is not None:
+        terms.check(opened)
+        terms.keep(opened)
     if retry_quarantined:
         release(opened)
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,7 +12,9 @@ from rich.table import Table
 
 from eo_batch.core import layout
 from eo_batch.core.errors import StoreError
+from eo_batch.core.estimate import Line, total
 from eo_batch.core.plan import Plan
+from eo_batch.core.prices import Amounts, Prices
 from eo_batch.core.spec import RunSpec
 from eo_batch.entry.run import Run
 from eo_batch.entry.status import status_json, status_of
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 _SHOWN_BEGUN = 20
 
 
-def show_plan(spec: RunSpec, plan: Plan, as_json: bool) -> None:
-    """Shards, chips, scenes and bytes of a plan, by sensor."""
+def show_plan(spec: RunSpec, plan: Plan, as_json: bool, lines: Sequence[Line], prices: Prices | None = None) -> None:
+    """Shards, chips, scenes and bytes of a plan, by sensor; what the run will take, by stage."""
     rows: list[dict[str, Any]] = []
     for name in spec.sensors:
         shards, own = plan.shards, plan.shards.of_sensor(name)
@@ -41,7 +44,7 @@ def show_plan(spec: RunSpec, plan: Plan, as_json: bool) -> None:
     zones = Counter(plan.cells.epsg.tolist())
     if as_json:
         summary = {"run": spec.name, "chips": len(plan.cells), "blocks": len(plan.blocks), "zones": dict(zones)}
-        typer.echo(json.dumps({**summary, "sensors": rows}, indent=1))
+        typer.echo(json.dumps({**summary, "sensors": rows, "estimate": _estimate_json(lines, prices)}, indent=1))
         return
     where = ", ".join(f"{count} in EPSG:{epsg}" for epsg, count in sorted(zones.items()))
     typer.echo(f"{spec.name}: {len(plan.cells)} chips of {spec.grid.chip_m} m ({where}) in {len(plan.blocks)} blocks")
@@ -51,6 +54,39 @@ def show_plan(spec: RunSpec, plan: Plan, as_json: bool) -> None:
         table.add_row(row["sensor"], *(str(row[key]) for key in ("shards", "scenes", "left_out")), *sizes)
     Console().print(table)
     typer.echo("Bytes are pixels before compression; memory is what one worker needs.")
+    _show_estimate(lines, prices)
+
+
+def _show_estimate(lines: Sequence[Line], prices: Prices | None) -> None:
+    titles = ["shards", "CPU hours", "requests", "fetched", "objects", "stored"]
+    titles += [prices.currency] if prices else []
+    table = Table("estimate", *(_right(title) for title in titles))
+    for name, took in [(line.work.name, line.amounts) for line in lines] + [("all", _total(lines))]:
+        row = [f"{took.shards}", f"{took.cpu_s / 3600:.3g}", f"{took.requests:.0f}", _size(took.fetched_bytes)]
+        row += [f"{took.writes:.0f}", _size(took.stored_bytes)]
+        table.add_row(name, *row, *([f"{prices.cost(took):.2f}"] if prices else []))
+    Console().print(table)
+    for source in dict.fromkeys(line.source for line in lines):
+        typer.echo(f"Measured on: {source}.")
+    if prices:
+        typer.echo(f"Prices of {prices.as_of}: {prices.source}. Storage for {prices.months_stored:g} months.")
+    else:
+        typer.echo("No price table: give one with --prices (docs/cost.md).")
+
+
+def _estimate_json(lines: Sequence[Line], prices: Prices | None) -> dict[str, Any]:
+    def one(took: Amounts) -> dict[str, Any]:
+        return {**asdict(took), **({"cost": prices.cost(took)} if prices else {})}
+
+    stages = [
+        {"stage": line.work.stage, "sensor": line.work.sensor, **one(line.amounts), "calibration": line.source}
+        for line in lines
+    ]
+    return {"stages": stages, "total": one(_total(lines)), "currency": prices.currency if prices else None}
+
+
+def _total(lines: Sequence[Line]) -> Amounts:
+    return total([line.amounts for line in lines])
 
 
 def show_status(run: Run, as_json: bool, waits: Sequence[str] = ()) -> None:

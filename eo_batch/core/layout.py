@@ -4,6 +4,8 @@ STAGES = ("plan", "chips", "publish", "pretrain", "embed", "probe", "report")
 """Stages in the order in which they run."""
 
 RUN_SPEC = "run.yaml"
+PRICES = "prices.json"
+CALIBRATION = "calibration.json"
 REPORT_PAGE = "index.html"
 
 

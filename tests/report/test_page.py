@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from eo_batch.core import layout
+from eo_batch.core.calibration import BUILT_IN
 from eo_batch.core.errors import DataError
+from eo_batch.core.estimate import estimate, taken
 from eo_batch.core.identity import Identity
 from eo_batch.core.receipts import Note, Receipt
 from eo_batch.core.spec import RunSpec
@@ -236,6 +238,38 @@ def test_timings_add_up_to_the_receipts(whole: Made) -> None:
     assert row[2] == plain(words.duration(sum(r.seconds for r in receipts)))
     assert row[5] == plain(words.size(sum(r.bytes_in for r in receipts)))
     assert row[7] == plain(words.size(sum(sum(r.outputs.values()) for r in receipts)))
+
+
+def reckoning(page: str) -> list[list[str]]:
+    """Rows of the table of estimates."""
+    return rows_of(page[page.index('id="reckoning"') :].partition("</table>")[0])
+
+
+def test_estimate_and_receipts_stand_side_by_side(whole: Made) -> None:
+    page = section(whole.page, "timings")
+    rows = {row[0]: row for row in reckoning(page)}
+    lines = estimate(whole.spec, Results(whole.spec, whole.store).plan, BUILT_IN)
+    assert list(rows)[1:-1] == [line.work.name for line in lines if line.work.stage != "report"]
+    line = next(line for line in lines if line.work.name == "chips s2")
+    took = taken(line.work, Results(whole.spec, whole.store).receipts)
+    done, wanted = took.shards, line.amounts.requests
+    assert rows["chips s2"][1] == f"{done} of {done}"
+    assert rows["chips s2"][4] == plain(f"{words.count(round(wanted))} / {words.count(round(took.requests))}")
+    assert rows["chips s2"][5] == f"{took.requests / wanted:.2f}"
+    assert BUILT_IN.source in page
+    assert "EUR" not in page
+
+
+def test_a_run_that_was_given_prices_shows_money(copied: Made) -> None:
+    prices = "{currency: EUR, as_of: 2026-01-01, source: our contract, per_cpu_hour: 3600, per_1000_requests: 0, "
+    prices += "per_fetched_gb: 0, per_1000_writes: 0, per_stored_gb_month: 0}"
+    copied.store.put(f"{copied.spec.name}/{layout.PRICES}", prices.encode())
+    page = section(page_of(copied.spec, copied.store), "timings")
+    rows = reckoning(page)
+    assert rows[0][-2:] == ["EUR", "ratio"]
+    chips = next(row for row in rows if row[0] == "chips s2")
+    assert chips[-1] == chips[3], "money is CPU time here"
+    assert "Prices of 2026-01-01: our contract." in page
 
 
 def test_a_run_without_learning_says_so(published: Made) -> None:

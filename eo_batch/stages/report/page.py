@@ -12,6 +12,7 @@ from eo_batch.stages.report.facts import costs_of, headline_of, provenance_of
 from eo_batch.stages.report.gallery import gallery_of
 from eo_batch.stages.report.ground import ground_of
 from eo_batch.stages.report.missing import SOURCE_WORDS, missing_of
+from eo_batch.stages.report.reckoning import reckoning_of
 from eo_batch.stages.report.reconstruction import reconstruction_of
 from eo_batch.stages.report.results import Results
 from eo_batch.stages.report.scores import scores_of
@@ -32,6 +33,7 @@ def render(results: Results) -> str:
         "embeddings": embeddings_of(results, ground),
         "missing": missing_of(results),
         "costs": costs_of(results),
+        "reckoning": reckoning_of(results),
         "provenance": provenance_of(results),
         "state_words": STATE_WORDS,
         "split_words": SPLIT_WORDS,
