@@ -93,7 +93,8 @@ def work_of(spec: RunSpec, plan: Plan) -> tuple[Work, ...]:
         reads = int(scenes[own].sum()) * bands
         key = f"chips/{sensor.kind}"
         lines.append(Work("chips", name, key, int(own.sum()), source / 1e9, made / 1e9, reads, source))
-    outcomes = len(plan.cells) * sum(len(spec.bins_of(sensor)) for sensor in spec.sensors.values()) / 1000
+    cells = shards.places.sum(1)
+    outcomes = int(cells[shards.block].sum()) / 1000
     lines.append(Work("publish", None, "publish", 1, outcomes, outcomes))
 
     # A forward pass takes 2 operations a weight and token, a backward pass twice that (Kaplan et al. 2020,
@@ -109,9 +110,11 @@ def work_of(spec: RunSpec, plan: Plan) -> tuple[Work, ...]:
     weights = seeds * (encoder + decoder) / 1e6
     lines.append(Work("pretrain", None, "pretrain", seeds, seeds * samples * step / 1e12, weights))
 
-    bins = len(learning_bins(spec))
-    vectors = 2 * seeds * bins * len(plan.cells)  # of each encoder and of its untrained twin
-    embed = seeds * bins * len(plan.blocks)
+    cells_of = dict(zip(plan.blocks, cells.tolist(), strict=True))
+    learnt = learning_bins(spec, plan.blocks, shards).values()
+    embed = seeds * sum(len(blocks) for blocks in learnt)
+    # Of each encoder and of its untrained twin.
+    vectors = 2 * seeds * sum(cells_of[block] for blocks in learnt for block in blocks)
     lines.append(Work("embed", None, "embed", embed, vectors * 2 * tokens * encoder / 1e12, vectors * net.dim / 1e6))
     if spec.probe is not None:
         lines.append(Work("probe", None, "probe", 1, vectors / 1000, vectors / 1000))
