@@ -131,7 +131,10 @@ def _drawn_names(drawn: str) -> Iterator[tuple[str, set[str]]]:
     """Names of files and folders that the drawing shows for each stage."""
     for stage, text in re.findall(r"^  ([a-z]+)-<digest>(.*?)(?=^  \S|\Z)", drawn, re.MULTILINE | re.DOTALL):
         yield stage, set(re.findall(r"\b[\w]+\.(?:parquet|json|html|zarr)\b", text))
-        yield stage, set(re.findall(r"(?<=[ /])(axes|summaries|checkpoints|models|metrics|chips)(?=/)", text))
+        yield (
+            stage,
+            set(re.findall(r"(?<=[ /])(axes|scenes|shards|summaries|checkpoints|models|metrics|chips)(?=/)", text)),
+        )
 
 
 def test_nothing_is_left_out_without_a_reason() -> None:

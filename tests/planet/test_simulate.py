@@ -25,7 +25,8 @@ from eo_batch.core.planet import (
 )
 from eo_batch.core.radiometry import s2_offset
 from eo_batch.core.spec import SensorSpec
-from eo_batch.core.stacitems import resolve_duplicates, scene_of_item
+from eo_batch.core.stacitems import scene_of_item
+from eo_batch.io.scenetable import scene_table, without_duplicates
 from eo_batch.io.store import parse_store
 from eo_batch.pixels.planet import Planet
 from eo_batch.pixels.planet_grids import RasterGrid
@@ -380,6 +381,6 @@ def test_the_planner_takes_every_scene_and_keeps_the_older_processing_as_spare(t
                     assert (source.crs.to_epsg(), source.shape) == (asset.epsg, asset.shape)
         if collection == "sentinel-2-l2a":
             assert {a.offset_dn for s in scenes for a in s.assets if a.band == "B04"} == {0.0, -1000.0}
-            chosen = resolve_duplicates(scenes)
+            chosen = without_duplicates(scene_table(scenes)).scenes()
             assert len(chosen) == len(scenes) - 1
             assert [(s.baseline, bool(s.spare)) for s in chosen if s.spare] == [("05.09", True)]

@@ -160,7 +160,7 @@ def test_two_processes_go_on_from_what_one_left(alone: Run, tmp_path: Path) -> N
 def test_one_process_goes_on_from_what_two_left(alone: Run, two: Run, tmp_path: Path) -> None:
     run = unfinished(two, tmp_path)
     steps: list[int] = []
-    pretrain.run(run.spec, 3, run.plan, run.axes, run.store, steps.append)
+    pretrain.run(run.spec, 3, run.plan.cells, run.axes, run.store, steps.append)
     assert steps == [16, 17, 18, 19, 20]
     assert curve(run)[:15].equals(curve(two)[:15])
     assert_same_losses(curve(run), curve(alone))

@@ -150,7 +150,7 @@ def test_samples_read_from_the_cube_at_every_step_train_the_same_model(published
 
 
 def test_held_out_chips_are_never_trained_on(published):
-    training, validation, held = pretrain._places(published.spec, published.plan.cells, published.axes)
+    training, validation, held = pretrain._places(published.spec, published.plan.cells, published.axes, published.store)
     table = read_table(published.store, f"{published.identity.prefix('publish')}/chips.parquet").to_pandas()
     allowed = table[(table.split == "train") & table.owner]
     assert {p.slot for p in training} | {p.slot for p in validation} == set(allowed.slot)
