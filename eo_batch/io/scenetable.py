@@ -198,7 +198,7 @@ def _listed(table: SceneTable, row: int) -> Listed:
 
 
 def _by_neighbourhood(table: SceneTable, rows: Ints, sensor: Ints) -> Ints:
-    """Order of rows by (sensor, square of the ground, time, tile, id)."""
+    """Order of rows by (sensor, square of the ground, time, tile, id, platform, collection)."""
     west, south, east, north = table.bbox[rows].T
     middle = np.where(west > east, (west + east + 360) / 2, (west + east) / 2)
     with np.errstate(invalid="ignore"):
@@ -206,11 +206,18 @@ def _by_neighbourhood(table: SceneTable, rows: Ints, sensor: Ints) -> Ints:
     keys = np.stack([table.moment_us[rows], *square.astype(np.int64)[::-1], sensor[rows]])
     order = np.lexsort(keys)
     same = (keys[:, order][:, 1:] == keys[:, order][:, :-1]).all(0)
+    collections = [kind.collection for kind in table.kinds]
     for begin, end in _runs(same):
+        own = {int(j): int(rows[j]) for j in order[begin:end]}
         names = [
-            (table.tile[i].as_py(), table.scene_id[i].as_py(), j) for j in order[begin:end] for i in [int(rows[j])]
+            (
+                *(getattr(table, name)[i].as_py() for name in ("tile", "scene_id", "platform")),
+                collections[table.kind[i]],
+                j,
+            )
+            for j, i in own.items()
         ]
-        order[begin:end] = [j for _, _, j in sorted(names)]
+        order[begin:end] = [name[-1] for name in sorted(names)]
     return order
 
 
