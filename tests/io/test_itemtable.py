@@ -217,7 +217,8 @@ def test_anything_that_a_table_can_hold(tmp_path: Path, items: list[Json], name:
 
 @pytest.mark.parametrize("name", sorted(SENSORS))
 def test_ids_that_occur_twice_at_one_time_keep_one_order(tmp_path: Path, name: str) -> None:
-    first = item() | {"id": "same", "assets": {"other": {"title": "t"}}}
+    ground = {"type": "Point", "coordinates": [15.0, 45.5]}
+    first = item() | {"id": "same", "geometry": ground, "assets": {"other": {"title": "t"}}}
     first["properties"] = {"datetime": "2023-08-14T10:00:00Z", "platform": "Sentinel-2A"}
     other = first | {"collection": "sentinel-1-rtc", "properties": {"datetime": "2023-08-14T10:00:00Z"}}
     before = first | {"id": "before", "properties": {"datetime": "2023-08-13T10:00:00Z", "platform": "Sentinel-2A"}}
