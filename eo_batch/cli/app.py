@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from eo_batch.cli import pods
+from eo_batch.cli.options import CalibrationOpt, MaxCostOpt, Overrides, PricesOpt, RunOpt, SpecArg, StoreOpt, WorkersOpt
 from eo_batch.core.errors import EoBatchError, Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -31,36 +32,6 @@ import_app = typer.Typer(help="Data in other layouts.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 app.command("slice", rich_help_panel="What pods run")(pods.slice_)
 app.command("step", rich_help_panel="What pods run")(pods.step)
-
-SpecArg = Annotated[Path, typer.Argument(help="Run spec, a YAML file.", show_default=False)]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as grid.chip_px=224.", show_default=False)]
-StoreOpt = Annotated[
-    str, typer.Option("--store", "-s", envvar="EO_BATCH_STORE", help="Folder or URL: s3://, gs://, az://, file://.")
-]
-RunOpt = Annotated[
-    str | None,
-    typer.Option("--run", "-r", envvar="EO_BATCH_RUN", help="Name of the run.", show_default="the only one there"),
-]
-WorkersOpt = Annotated[
-    int | None, typer.Option("--workers", "-w", help="Worker processes; 0 works in one process.", show_default="cores")
-]
-PricesOpt = Annotated[
-    Path | None,
-    typer.Option("--prices", envvar="EO_BATCH_PRICES", help="Price table, a YAML file.", show_default="no money"),
-]
-CalibrationOpt = Annotated[
-    Path | None,
-    typer.Option(
-        "--calibration",
-        envvar="EO_BATCH_CALIBRATION",
-        help="What `calibrate` printed, a YAML file.",
-        show_default="the built-in one",
-    ),
-]
-MaxCostOpt = Annotated[
-    float | None,
-    typer.Option("--max-cost", min=0, help="Refuse a run whose estimate costs more.", show_default=False),
-]
 
 
 @app.command()

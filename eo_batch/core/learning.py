@@ -6,14 +6,12 @@ are coarser gets proportionally fewer pixels a patch, so that a patch is the sam
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from eo_batch.core.section import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class EncoderSpec(_Section):
+class EncoderSpec(Section):
     """Size of the vision transformer and of the decoder that only pretraining uses."""
 
     dim: Annotated[int, Field(ge=4, multiple_of=4)] = 96
@@ -50,7 +48,7 @@ class EncoderSpec(_Section):
         return self
 
 
-class PretrainSpec(_Section):
+class PretrainSpec(Section):
     """Masked-autoencoder pretraining: one encoder for each seed, on chips that no probe is tested on."""
 
     arrays: tuple[str, ...] = ()
@@ -119,7 +117,7 @@ class PretrainSpec(_Section):
         return self
 
 
-class EmbedSpec(_Section):
+class EmbedSpec(Section):
     """Embedding of every chip by every pretrained encoder and its untrained twin."""
 
     batch: Annotated[int, Field(ge=1)] = 256
@@ -129,7 +127,7 @@ class EmbedSpec(_Section):
     """Threads of torch. Results are byte-identical only for equal numbers of threads."""
 
 
-class ProbeSpec(_Section):
+class ProbeSpec(Section):
     """Linear probe: how much of a label a ridge regression reads from frozen embeddings."""
 
     target: str = "labels"

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from eo_batch.core.columns import Ints, alike
 from eo_batch.core.scenes import Scene
-from eo_batch.core.spec import EventSpec, SensorSpec, TimeSpec
+from eo_batch.core.spec import SensorSpec
 from eo_batch.core.timebins import STATIC_KEY, event_keys, microseconds, midnight
+from eo_batch.core.timespec import EventSpec, TimeSpec
 from eo_batch.core.utm import Floats
 
 _DAY_US = 86_400_000_000

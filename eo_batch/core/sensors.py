@@ -39,24 +39,24 @@ class SensorKind:
     kind: Kind
     title: str
     """What a person calls it."""
-    collections: tuple[str, ...]
+    collections: tuple[str, ...] = ()
     """STAC collections searched unless the spec names others."""
-    bands: tuple[Band, ...]
+    bands: tuple[Band, ...] = ()
     """Known bands; empty where the spec names band and asset itself."""
-    dtype: str
+    dtype: str = "float32"
     """Storage dtype in the cube."""
-    fill: float
+    fill: float = float("nan")
     """Stored value that means 'no valid pixel'."""
-    scale_factor: float
+    scale_factor: float = 1.0
     """physical = stored * scale_factor + add_offset."""
-    add_offset: float
-    units: str
+    add_offset: float = 0.0
+    units: str = "1"
     """Physical unit, as UDUNITS writes it."""
-    resampling: Resampling
+    resampling: Resampling = "bilinear"
     """How pixels are resampled where grids do not nest."""
-    static: bool
+    static: bool = False
     """Whether the product has no time axis."""
-    model_scale: Scale
+    model_scale: Scale = "linear"
     """Scale on which statistics are taken and models see it; `db` is 10*log10(physical)."""
     limits: tuple[float, float] | None = None
     """Smallest and largest physical value that can be a measurement; what lies outside is no data."""
@@ -97,10 +97,6 @@ SENSOR_KINDS: dict[str, SensorKind] = {
         # ESA's own encoding since baseline 04.00: dark pixels stay representable below zero.
         scale_factor=0.0001,
         add_offset=-0.1,
-        units="1",
-        resampling="bilinear",
-        static=False,
-        model_scale="linear",
     ),
     "s1": SensorKind(
         kind="s1",
@@ -112,13 +108,6 @@ SENSOR_KINDS: dict[str, SensorKind] = {
             # A ratio of powers, so that in dB, as models see it, it is the difference VV - VH.
             Band("VV/VH", (), 10, derived_from=("VV", "VH")),
         ),
-        dtype="float32",
-        fill=float("nan"),
-        scale_factor=1.0,
-        add_offset=0.0,
-        units="1",
-        resampling="bilinear",
-        static=False,
         model_scale="db",
     ),
     "dem": SensorKind(
@@ -132,107 +121,54 @@ SENSOR_KINDS: dict[str, SensorKind] = {
             Band("eastness", (), 10, derived_from=("elevation",), units="1"),
             Band("northness", (), 10, derived_from=("elevation",), units="1"),
         ),
-        dtype="float32",
-        fill=float("nan"),
-        scale_factor=1.0,
-        add_offset=0.0,
         units="m",
-        resampling="bilinear",
         static=True,
-        model_scale="linear",
         # From below the deepest trench to above the highest summit: files that do not declare -32767 hold it.
         limits=(-12_000.0, 9_000.0),
     ),
     "classes": SensorKind(
         kind="classes",
         title="Class labels",
-        collections=(),
-        bands=(),
         dtype="uint16",
         fill=0,
-        scale_factor=1.0,
-        add_offset=0.0,
-        units="1",
         resampling="nearest",
         static=True,
-        model_scale="linear",
     ),
     "continuous": SensorKind(
         kind="continuous",
         title="Continuous raster",
-        collections=(),
-        bands=(),
-        dtype="float32",
-        fill=float("nan"),
-        scale_factor=1.0,
-        add_offset=0.0,
-        units="1",
-        resampling="bilinear",
         static=True,
-        model_scale="linear",
     ),
     "coherence": SensorKind(
         kind="coherence",
         title="Interferometric coherence",
-        collections=(),
-        bands=(),
         # As the global seasonal data set (GSSIC) stores it: hundredths, 0 is no data.
         dtype="uint8",
         fill=0,
         scale_factor=0.01,
-        add_offset=0.0,
-        units="1",
-        resampling="bilinear",
-        static=False,
-        model_scale="linear",
         limits=(0.0, 1.0),
     ),
     "interferogram": SensorKind(
         kind="interferogram",
         title="Interferograms of pairs of dates",
-        collections=(),
         bands=(
             Band("coherence", ("coherence",), 10),
             Band("unwrapped_phase", ("unwrapped_phase",), 10, units="radian"),
             # The same file, divided by the days of its pair: what pairs of different length have in common.
             Band("phase_rate", ("unwrapped_phase",), 10, units="radian day-1"),
         ),
-        dtype="float32",
-        fill=float("nan"),
-        scale_factor=1.0,
-        add_offset=0.0,
-        units="1",
-        resampling="bilinear",
-        static=False,
-        model_scale="linear",
     ),
     "points": SensorKind(
         kind="points",
         title="Points in each pixel",
-        collections=(),
-        bands=(),
-        dtype="float32",
-        fill=float("nan"),
-        scale_factor=1.0,
-        add_offset=0.0,
-        units="1",
         resampling="sum",
         static=True,
-        model_scale="linear",
     ),
     "polygons": SensorKind(
         kind="polygons",
         title="Share of each pixel that polygons cover",
-        collections=(),
-        bands=(),
-        dtype="float32",
-        fill=float("nan"),
-        scale_factor=1.0,
-        add_offset=0.0,
-        units="1",
         resampling="mean",
         static=True,
-        model_scale="linear",
     ),
 }
 

@@ -14,9 +14,10 @@ from eo_batch.core.errors import PlanError, SpecError
 from eo_batch.core.observations import known_bins, look_of, observations, overpass_bins
 from eo_batch.core.plan import Plan, make_plan
 from eo_batch.core.scenes import Scene
-from eo_batch.core.spec import RunSpec, SensorSpec, TimeSpec
+from eo_batch.core.spec import RunSpec, SensorSpec
 from eo_batch.core.specfile import parse_spec
 from eo_batch.core.timebins import event_bins, microseconds
+from eo_batch.core.timespec import TimeSpec
 from eo_batch.io.scenetable import scene_table, usable
 from tests.core.samples import scene, sensor, spec
 

@@ -19,7 +19,7 @@ from eo_batch.io import retries
 from eo_batch.io.store import Store, parse_store
 from eo_batch.settings import Settings
 from tests.io.web import Answer, Web, changed, reset_in_body, serving, slow, status, trickle
-from tests.io.worlds import WEST, chips_receipts, cube_objects, go, spec_of
+from tests.io.worlds import WEST, chips_receipts, cube_objects, go, spec_of, upload
 from tests.servers.objects import ObjectServer
 
 BAND = r"20230608.*/B04\.tif"
@@ -28,16 +28,7 @@ BAND = r"20230608.*/B04\.tif"
 
 @pytest.fixture(scope="module")
 def bucket(planet: Path, seaweed: ObjectServer) -> str:
-    """The planet's files in a bucket that only who signs may read."""
-    url = seaweed.new_bucket()
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in seaweed.env.items():
-            patched.setenv(name, value)
-        there = parse_store(url)
-        for path in planet.rglob("*"):
-            if path.is_file():
-                there.put(path.relative_to(planet).as_posix(), path.read_bytes())
-    return url
+    return upload(planet, seaweed)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from eo_batch.io.store import Store, parse_store
 from eo_batch.runners.local import LocalRunner
 from eo_batch.settings import Settings
 from tests.io.web import Web, _Handler, serving, slow, status
-from tests.io.worlds import WEST, chips_receipts, cube_objects, go, spec_of
+from tests.io.worlds import WEST, chips_receipts, cube_objects, go, spec_of, upload
 from tests.servers.azurite import ACCOUNT, KEY
 from tests.servers.keys import EarthdataGiver, S3Gate, SasGiver, answering
 from tests.servers.objects import ObjectServer
@@ -51,19 +51,6 @@ def undisturbed(planet: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return cube_objects(run)
 
 
-def upload(planet: Path, server: ObjectServer) -> str:
-    """The planet in a fresh bucket or container that is not public."""
-    url = server.new_bucket()
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in server.env.items():
-            patched.setenv(name, value)
-        there = parse_store(url)
-        for path in planet.rglob("*"):
-            if path.is_file():
-                there.put(path.relative_to(planet).as_posix(), path.read_bytes())
-    return url.split("://", 1)[1]
-
-
 @dataclass
 class Blobs:
     """Azure's blobs behind a proxy and a giver of tokens."""
@@ -83,7 +70,7 @@ class Blobs:
 
 @pytest.fixture(scope="module")
 def container(planet: Path, azurite: ObjectServer) -> str:
-    return upload(planet, azurite)
+    return upload(planet, azurite).split("://", 1)[1]
 
 
 @pytest.fixture
@@ -221,7 +208,7 @@ class Earthdata:
 
 @pytest.fixture
 def earthdata(planet: Path, seaweed: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Earthdata]:
-    bucket = upload(planet, seaweed)
+    bucket = upload(planet, seaweed).split("://", 1)[1]
     giver = EarthdataGiver(BEARER, LIFE_S)
     gate = S3Gate(giver, seaweed.env["AWS_ACCESS_KEY_ID"], seaweed.env["AWS_SECRET_ACCESS_KEY"])
 

@@ -19,6 +19,7 @@ from eo_batch.runners.base import Event, Runner
 from eo_batch.runners.local import LocalRunner
 from eo_batch.settings import Settings, StoreOptions
 from eo_batch.stages.simulate import simulate
+from tests.servers.objects import ObjectServer
 
 PLANET = PlanetSpec.tiny(
     width_km=2.0, height_km=2.0, collections=("sentinel-2-l2a", "landcover"), s2_bands=("B04", "B11")
@@ -101,3 +102,16 @@ def cube_objects(run: Run) -> dict[str, str]:
     """SHA-256 of every object of the run's cube, by key."""
     prefix = f"{run.identity.prefix('chips')}/cube.zarr"
     return {key: hashlib.sha256(run.store.get(key)).hexdigest() for key in run.store.list(prefix)}
+
+
+def upload(planet: Path, server: ObjectServer) -> str:
+    """URL of a fresh bucket or container with the planet, which only who signs may read."""
+    url = server.new_bucket()
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in server.env.items():
+            patched.setenv(name, value)
+        there = parse_store(url)
+        for path in planet.rglob("*"):
+            if path.is_file():
+                there.put(path.relative_to(planet).as_posix(), path.read_bytes())
+    return url

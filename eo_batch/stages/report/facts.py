@@ -9,9 +9,10 @@ import numpy as np
 
 from eo_batch.core.layout import STAGES
 from eo_batch.core.receipts import Receipt, facts
-from eo_batch.core.spec import RunSpec, TimeSpec
+from eo_batch.core.spec import RunSpec
 from eo_batch.core.specfile import dump_spec
 from eo_batch.core.timebins import OBSERVATION
+from eo_batch.core.timespec import TimeSpec
 from eo_batch.stages.report import words
 from eo_batch.stages.report.ground import Ground
 from eo_batch.stages.report.results import Results
