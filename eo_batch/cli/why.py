@@ -8,15 +8,13 @@ import typer
 from numpy.typing import NDArray
 
 from eo_batch.core.errors import UsageError
-from eo_batch.core.grid import parse_chip_id
+from eo_batch.core.grid import block_of, parse_chip_id
 from eo_batch.core.receipts import Receipt, Source
 from eo_batch.core.shards import Shard
-from eo_batch.core.utm import project
+from eo_batch.core.utm import WGS84, project
 from eo_batch.entry.run import Run
 from eo_batch.entry.work import troubles
 from eo_batch.io.tables import read_table
-
-_WGS84 = 4326
 
 
 def show_why(run: Run, key: str) -> None:
@@ -33,7 +31,7 @@ def show_why(run: Run, key: str) -> None:
 
 def _chip(run: Run, chip_id: str) -> Iterator[str]:
     """For each sensor and time bin the outcome, then what happened to each file that could have given it pixels."""
-    shards = [shard for shard in run.plan.shards if chip_id in shard.chip_ids]
+    shards = _shards_of(run, chip_id)
     missing = []
     for shard in shards:
         receipt = run.receipt("chips", shard.key)
@@ -55,6 +53,21 @@ def _chip(run: Run, chip_id: str) -> Iterator[str]:
                 text += trouble.failure
             yield f"{chip_id} {shard.sensor} {shard.bin_key}: {text}"
     yield from _left_out(run, chip_id, shards)
+
+
+def _shards_of(run: Run, chip_id: str) -> list[Shard]:
+    """Shards that make a chip; none for what is no chip of the run."""
+    try:
+        cell = parse_chip_id(chip_id)
+    except UsageError:
+        return []
+    block, shards = block_of(cell, run.spec.grid.block_chips), run.plan.shards
+    if block not in shards.blocks:
+        return []
+    number = shards.blocks.index(block)
+    if not shards.places[number, block.place(cell)]:
+        return []
+    return [shards[index] for index in np.flatnonzero(shards.block == number).tolist()]
 
 
 def _outcome(receipt: Receipt, chip_id: str) -> str:
@@ -85,7 +98,7 @@ def _reaches(bounds: NDArray[np.float64], epsg: int, chip_id: str) -> bool:
     cell = parse_chip_id(chip_id)
     x_min, y_min, x_max, y_max = cell.bounds
     x, y = project(cell.epsg, epsg, np.array([(x_min + x_max) / 2]), np.array([(y_min + y_max) / 2]))
-    turns = (-360.0, 0.0, 360.0) if epsg == _WGS84 else (0.0,)
+    turns = (-360.0, 0.0, 360.0) if epsg == WGS84 else (0.0,)
     across = any(bounds[0] <= float(x[0]) + turn <= bounds[2] for turn in turns)
     return across and bool(bounds[1] <= float(y[0]) <= bounds[3])
 

@@ -20,9 +20,8 @@ from shapely.geometry import MultiPolygon
 
 from eo_batch.core.columns import Columns
 from eo_batch.core.errors import UsageError
-from eo_batch.core.utm import Floats, Zone, project, zone_of_epsg
+from eo_batch.core.utm import WGS84, Floats, Zone, project, zone_of_epsg
 
-_WGS84 = 4326
 _SEGMENT_DEG = 0.02
 """Longest piece of an edge projected as a straight line; its sagitta stays below a metre (see _SLACK_M)."""
 _SLACK_M = 1.0
@@ -79,7 +78,7 @@ def outline(cell: Cell) -> shapely.Polygon:
     """The cell in longitude and latitude, its corners counter-clockwise; longitudes do not wrap within it."""
     x_min, y_min, x_max, y_max = cell.bounds
     x, y = np.array([x_min, x_max, x_max, x_min], float), np.array([y_min, y_min, y_max, y_max], float)
-    lon, lat = project(cell.epsg, _WGS84, x, y)
+    lon, lat = project(cell.epsg, WGS84, x, y)
     return shapely.Polygon(np.column_stack([lon[0] + (lon - lon[0] + 180) % 360 - 180, lat]))
 
 
@@ -180,14 +179,14 @@ def _cells_of_zone(area: MultiPolygon, zone: Zone, chip_m: int) -> Cells:
     kept = shapely.intersects(ground, squares)
     row_k, col_k = row_rc[kept].astype(np.int32), col_rc[kept].astype(np.int32)
     middle_x, middle_y = ((index + 0.5).astype(np.float64) * chip_m for index in (col_k, row_k))
-    lon, lat = project(zone.epsg, _WGS84, middle_x, middle_y)
+    lon, lat = project(zone.epsg, WGS84, middle_x, middle_y)
     # Longitudes wrap at the antimeridian: compare as a distance from the zone's western edge.
     owner = ((lon - zone.west) % 360.0 < 6.0) & ((lat >= 0.0) == zone.north)
     return Cells(chip_m, np.full(len(row_k), zone.epsg, np.int32), row_k, col_k, owner, lon, lat)
 
 
 def _lonlat_to(epsg: int, lonlat_n2: Floats) -> Floats:
-    return np.column_stack(project(_WGS84, epsg, lonlat_n2[:, 0], lonlat_n2[:, 1]))
+    return np.column_stack(project(WGS84, epsg, lonlat_n2[:, 0], lonlat_n2[:, 1]))
 
 
 @dataclass(frozen=True, order=True)
@@ -230,7 +229,7 @@ class Block:
 def block_longitude(block: Block) -> float:
     """Longitude of a block's centre, degrees."""
     x_min, y_min, x_max, y_max = block.bounds
-    lon, _ = project(block.epsg, _WGS84, np.array([(x_min + x_max) / 2]), np.array([(y_min + y_max) / 2]))
+    lon, _ = project(block.epsg, WGS84, np.array([(x_min + x_max) / 2]), np.array([(y_min + y_max) / 2]))
     return float(lon[0])
 
 

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from eo_batch.core.columns import Ints
 from eo_batch.core.grid import Block
-from eo_batch.core.utm import Floats, project
+from eo_batch.core.utm import WGS84, Floats, project
 
-WGS84 = 4326
 _MARGIN_PX = 2
 """Pixels around a block that a resampling kernel may touch."""
 _EDGE_POINTS = 9

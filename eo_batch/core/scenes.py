@@ -5,6 +5,8 @@ from datetime import date, datetime
 
 Affine6 = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f, of pixel corners."""
+SceneKey = tuple[str, str, datetime]
+"""Collection, id and time."""
 
 
 def pair_days(pair: str) -> int:
@@ -72,6 +74,11 @@ class Scene:
     """Interferograms: the two days, `2018-01-06/2018-01-30`; several pairs can share a date."""
     ambiguous: bool = False
     """Whether the refusal is about the meaning of the numbers, which only a person can settle."""
+
+    @property
+    def key(self) -> SceneKey:
+        """What tells scenes of one sensor apart: an id is unique within its collection only."""
+        return self.collection, self.scene_id, self.moment
 
     def asset(self, band: str) -> Asset | None:
         """The scene's file of a band."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eo_batch.core.grid import PlannedCell
 from eo_batch.core.spec import SplitSpec
-from eo_batch.core.utm import Floats, project
+from eo_batch.core.utm import WGS84, Floats, project
 
 Split = Literal["train", "test", "buffer"]
 
@@ -55,7 +55,7 @@ def _corners(cells: Sequence[PlannedCell]) -> Floats:
     for epsg in np.unique(epsg_n):
         own = [int(i) for i in np.flatnonzero(epsg_n == epsg)]
         bounds_n4 = np.array([cells[i].cell.bounds for i in own], np.float64)
-        lon, lat = project(int(epsg), 4326, bounds_n4[:, [0, 2, 2, 0]], bounds_n4[:, [1, 1, 3, 3]])
+        lon, lat = project(int(epsg), WGS84, bounds_n4[:, [0, 2, 2, 0]], bounds_n4[:, [1, 1, 3, 3]])
         middle = np.array([[cells[i].lon] for i in own])
         corners_n42[own] = np.stack([middle + (lon - middle + 180) % 360 - 180, lat], -1)
     return corners_n42

@@ -15,6 +15,7 @@ from eo_batch.core.radiometry import BASELINE_PROPERTIES, OFFSET_FLAGS, PRODUCT_
 from eo_batch.core.scenes import Affine6, Asset, Scene, pair_days
 from eo_batch.core.sensors import SCL_ASSETS, VECTORS
 from eo_batch.core.spec import SensorSpec
+from eo_batch.core.utm import WGS84
 
 Item = Mapping[str, Any]
 
@@ -188,8 +189,8 @@ def _asset(
     shape = _shape(raw.get("proj:shape") or properties.get("proj:shape"))
     if sensor.kind in VECTORS:  # the item's box is the ground that they speak of: one pixel, as it were
         west, south, east, north = _bbox(item)
-        epsg, shape = 4326, (1, 1)
-        transform = ((east - west) % 360.0, 0.0, west, 0.0, south - north, north)
+        epsg, shape = WGS84, (1, 1)
+        transform = (east - west if east >= west else east - west + 360.0, 0.0, west, 0.0, south - north, north)
     asset = Asset(
         band=band,
         href=href,

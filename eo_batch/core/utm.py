@@ -13,6 +13,8 @@ from pyproj import Transformer
 from shapely.geometry import Polygon, box
 
 Floats = NDArray[np.float64]
+WGS84 = 4326
+"""EPSG code of longitude and latitude."""
 
 
 @dataclass(frozen=True, order=True)

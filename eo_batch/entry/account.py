@@ -58,13 +58,14 @@ def coverage_of(run: Run) -> tuple[Coverage, ...]:
 
 def costs_of(run: Run) -> tuple[Cost, ...]:
     """Costs of the stages that have receipts, in order. Raises DataError before the plan is done."""
-    found = []
-    for stage in stages_of(run):
-        wanted = set(shards_of(run, stage))  # prefixes are shared by runs with other areas, dates and seeds
-        receipts = [receipt for shard, receipt in run.receipts(stage).items() if shard in wanted]
-        if receipts:
-            found.append(_cost(stage, receipts))
-    return tuple(found)
+    own = ((stage, own_receipts(run, stage)) for stage in stages_of(run))
+    return tuple(_cost(stage, receipts) for stage, receipts in own if receipts)
+
+
+def own_receipts(run: Run, stage: str) -> list[Receipt]:
+    """Receipts of a run's own shards: prefixes are shared by runs with other areas, dates and seeds."""
+    wanted = set(shards_of(run, stage))
+    return [receipt for shard, receipt in run.receipts(stage).items() if shard in wanted]
 
 
 def _cost(stage: str, receipts: list[Receipt]) -> Cost:

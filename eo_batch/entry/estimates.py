@@ -9,10 +9,10 @@ from eo_batch.core.errors import UsageError
 from eo_batch.core.estimate import Line, calibrated, check_cost, estimate
 from eo_batch.core.plan import Plan
 from eo_batch.core.prices import Prices
-from eo_batch.core.receipts import Receipt
 from eo_batch.core.spec import RunSpec
+from eo_batch.entry.account import own_receipts
 from eo_batch.entry.run import Run
-from eo_batch.entry.stages import shards_of, stages_of
+from eo_batch.entry.stages import stages_of
 from eo_batch.io.plans import has_scenes
 
 
@@ -64,10 +64,7 @@ def read_terms(prices: Path | None, calibration: Path | None, max_cost: float | 
 
 def calibrate(run: Run) -> Calibration:
     """The rates of a run's complete stages. Raises UsageError if none is, DataError before the plan is done."""
-    receipts: dict[str, list[Receipt]] = {}
-    for stage in stages_of(run):
-        wanted = set(shards_of(run, stage))  # prefixes are shared by runs with other areas, dates and seeds
-        receipts[stage] = [receipt for key, receipt in run.receipts(stage).items() if key in wanted]
+    receipts = {stage: own_receipts(run, stage) for stage in stages_of(run)}
     every = [receipt for found in receipts.values() for receipt in found]
     days = sorted({receipt.finished[:10] for receipt in every if receipt.finished})
     dates = " to ".join(dict.fromkeys((*days[:1], *days[-1:])))

@@ -135,15 +135,16 @@ def _counts(note: GivenUp, now: tuple[str, float]) -> bool:
 
 
 def _added(tally: Tally | None, note: GivenUp) -> Tally:
-    """A tally with one note more."""
+    """A tally with one note more; what it says of the failure is the latest note's."""
+    latest = note if tally is None or note.at >= tally.at else tally
     return Tally(
         inputs=note.inputs,
         allowed=note.allowed,
         times=1 + (tally.times if tally else 0),
         tries=note.tries + (tally.tries if tally else 0),
-        message=note.message if tally is None or note.at >= tally.at else tally.message,
-        exit_code=note.exit_code,
-        at=max(note.at, tally.at if tally else ""),
+        message=latest.message,
+        exit_code=latest.exit_code,
+        at=latest.at,
     )
 
 

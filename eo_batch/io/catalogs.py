@@ -6,7 +6,6 @@ Gives items as plain dictionaries with the address that their relative hrefs are
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from eo_batch.core.stacitems import absolute_href, parse_time
 from eo_batch.core.timebins import microseconds, midnight
 from eo_batch.io.assets import open_asset
 from eo_batch.io.fetch import classify
+from eo_batch.io.telling import one_line, shown
 from eo_batch.io.xarrays import is_dataset, items_of
 from eo_batch.settings import Settings
 
@@ -34,8 +34,6 @@ _PAGE_ITEMS = 250
 _API_RETRIES = 4
 """At most: together they wait 14 s."""
 _WALKERS = 16
-_QUERY = re.compile(r"\?[^\s)\"']+")
-_USER = re.compile(r"//[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -263,17 +261,6 @@ def address_of(catalog: str) -> str:
     from pathlib import Path
 
     return str(Path(catalog).expanduser().absolute())
-
-
-def shown(href: str) -> str:
-    """An address as messages may show it: without query and user, which can hold secrets."""
-    return _USER.sub("//", href.split("?", 1)[0])
-
-
-def one_line(error: Exception) -> str:
-    """An error in one line, as messages may show it."""
-    text = str(error).strip().split("\n", 1)[0] or type(error).__name__
-    return _USER.sub("//", _QUERY.sub("?…", text))[:300]
 
 
 def search_boxes(parts: Sequence[Bbox], margin_deg: float) -> tuple[Bbox, ...]:

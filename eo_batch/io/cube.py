@@ -21,7 +21,7 @@ from eo_batch.core.grid import Block, chip_ids, parse_block_key
 from eo_batch.core.plan import Axes
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.core.timebins import STATIC_KEY
-from eo_batch.core.utm import project
+from eo_batch.core.utm import WGS84, project
 from eo_batch.io.shards import inner_codec, shard_bytes
 from eo_batch.io.store import Store
 
@@ -124,7 +124,7 @@ def _write_coordinates(group: zarr.Group, spec: RunSpec, axes: Axes, bins: Seque
     half = chip_m / 2
     for code in np.unique(epsg):
         at = epsg == code
-        lon[at], lat[at] = project(int(code), 4326, x0[at] + half, y0[at] - half)
+        lon[at], lat[at] = project(int(code), WGS84, x0[at] + half, y0[at] - half)
     ids = np.array(chip_ids(epsg, row, col, chip_m), dtype=object)
     _coordinate(group, "chip_id", ("chip",), ids, {"long_name": "chip id"})
     _coordinate(group, "epsg", ("chip",), epsg, {"long_name": "EPSG code of x0 and y0"})

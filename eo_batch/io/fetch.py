@@ -17,6 +17,7 @@ from obstore.exceptions import (
 )
 
 from eo_batch.core.errors import FailureKind, ReadError, StoreDenied, StoreMissing
+from eo_batch.io.telling import one_line
 from eo_batch.io.tokens import TokenUnavailable
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Fetcher:
         """The first failure."""
         self._all: bytes | None = None
         """The whole object, where its server knows no ranges."""
+        self._head = b""
+        """Its first bytes, once they were asked for: they are looked at more than once."""
 
     async def get_range_async(
         self, path: str, *, start: int, end: int | None = None, length: int | None = None
@@ -118,6 +121,8 @@ class Fetcher:
         stop = end if end is not None else start + (length or 0)
         if self._all is not None:
             return self._all[start:stop]
+        if self.size is not None and start < min(stop, self.size) <= len(self._head):
+            return self._head[start:stop]
         try:
             async with self._budget.hold(stop - start), self._deadline():
                 if self.size is None:
@@ -135,6 +140,8 @@ class Fetcher:
             raise self._failed(error) from error
         self.bytes_in += len(data)
         self.requests += 1
+        if start == 0:
+            self._head = bytes(data)
         return data
 
     async def get_ranges_async(
@@ -198,8 +205,9 @@ class Fetcher:
 
     def _failed(self, error: Exception) -> ReadError:
         kind = classify(error)
-        # asyncio's own time-outs say nothing.
-        return self._remember(ReadError(self._href, kind, _first_line(error) or "stalled: the bytes come too slowly"))
+        stalled = isinstance(error, TimeoutError) and not str(error)  # asyncio's own time-outs say nothing
+        detail = "stalled: the bytes come too slowly" if stalled else one_line(error)
+        return self._remember(ReadError(self._href, kind, detail))
 
     def _remember(self, failure: ReadError) -> ReadError:
         self.failure = self.failure or failure
@@ -214,8 +222,3 @@ def _merged(starts: Sequence[int], ends: Sequence[int]) -> int:
             count += 1
         reach = max(reach, end)
     return count
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).split("\n", 1)[0]
-    return re.sub(r"\?\S+", "?…", line).strip()[:300]

@@ -15,10 +15,11 @@ from eo_batch.core.errors import CatalogError
 from eo_batch.core.spec import SensorSpec
 from eo_batch.core.stacitems import BAND_FIELDS, RULE_FIELDS, RULE_PROPERTIES, asset_keys
 from eo_batch.io.assets import open_asset
-from eo_batch.io.catalogs import Query, address_of, catalog_errors, in_time, meets, one_line, shown
+from eo_batch.io.catalogs import Query, address_of, catalog_errors, in_time, meets
 from eo_batch.io.itemtable import Known, boxes, moments, scenes_of_rows
 from eo_batch.io.ranges import RangeFile
 from eo_batch.io.scenetable import SceneTable, concat, scene_table
+from eo_batch.io.telling import one_line, shown
 from eo_batch.settings import Settings
 
 _AT_ONCE = 2

@@ -106,8 +106,7 @@ def _alike(rows: pa.Table, asked: _Asked) -> SceneTable:
     heads = {key: _heads(hrefs) for key, hrefs in named.items()}
     baseline = _baselines(rows)
     group = _combined(_looked_at(rows, files, ids, heads, baseline))
-    first = np.empty(int(group.max()) + 1, np.int64)
-    first[group[::-1]] = np.arange(len(rows))[::-1]
+    first = _firsts(group)
     at = pa.array(first)
     shown = [name for name in rows.column_names if name in ("id", "collection", *_RULE_COLUMNS)]
     told = zip(
@@ -195,8 +194,7 @@ def _baselines(rows: pa.Table) -> NDArray[np.object_]:
     stated = [name for name in BASELINE_PROPERTIES if name in rows.column_names]
     group = _combined(code for name in stated for code in _numbers(_column(rows, name)))
     group = group if len(group) else np.zeros(len(rows), np.int64)
-    first = np.empty(int(group.max()) + 1, np.int64)
-    first[group[::-1]] = np.arange(len(rows))[::-1]
+    first = _firsts(group)
     told = [baseline_of(_present(row)) for row in rows.select(stated).take(pa.array(first)).to_pylist() or [{}]]
     found = np.array(told, object)[group]
     products = [name for name in PRODUCT_PROPERTIES if name in rows.column_names]
@@ -292,6 +290,13 @@ def _combined(columns: Iterator[Ints]) -> Ints:
             joined = pa.array(group * (int(column.max()) + 1) + column).dictionary_encode()
             group = joined.indices.to_numpy().astype(np.int64)
     return group
+
+
+def _firsts(group: Ints) -> Ints:
+    """Position of the first row of each group."""
+    first = np.empty(int(group.max()) + 1, np.int64)
+    first[group[::-1]] = np.arange(len(group))[::-1]
+    return first
 
 
 def _interleaved(columns: Sequence[pa.Array], rows: int) -> pa.ListArray:

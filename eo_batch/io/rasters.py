@@ -19,8 +19,10 @@ from eo_batch.core.errors import ReadError, StoreError
 from eo_batch.core.scenes import Affine6, Asset
 from eo_batch.io.assets import open_asset, renew_asset
 from eo_batch.io.fetch import ByteBudget, Fetcher, classify
-from eo_batch.io.gdal import read_whole
-from eo_batch.io.tiles import decodable, read_window
+from eo_batch.io.gdal import check_band, read_whole
+from eo_batch.io.headers import check_header
+from eo_batch.io.telling import one_line
+from eo_batch.io.tiles import check_tiles, decodable, read_window
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
 from eo_batch.io.xarrays import open_dataset, read_variable
 from eo_batch.settings import Settings
@@ -105,11 +107,12 @@ class AssetReader:
         self, fetcher: Fetcher, key: str, asset: Asset, bounds_of: BoundsOf, margin_px: int, band: int
     ) -> RawImage | None:
         try:
+            await check_header(fetcher, key)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # striped files: told apart below
                 tiff = await GeoTIFF.open(key, store=fetcher)
             if tiff.ifd.tile_width is None:
-                return await read_whole(fetcher, key, asset, bounds_of, margin_px)
+                return await read_whole(fetcher, key, asset, bounds_of, margin_px, band)
             return await self._window(tiff, fetcher, key, asset, bounds_of, margin_px, band)
         except (ReadError, MemoryError):
             raise
@@ -118,8 +121,8 @@ class AssetReader:
             if fetcher.failure is not None:
                 raise fetcher.failure from error
             if "magic bytes" in str(error) and await _looks_like_jp2(fetcher, key):
-                return await read_whole(fetcher, key, asset, bounds_of, margin_px)
-            raise ReadError(asset.href, "corrupt", str(error).split("\n", 1)[0][:300]) from error
+                return await read_whole(fetcher, key, asset, bounds_of, margin_px, band)
+            raise ReadError(asset.href, "corrupt", one_line(error)) from error
 
     def _variable(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
         base = asset.href.partition("#")[0]
@@ -128,9 +131,9 @@ class AssetReader:
                 if base not in self._datasets:
                     self._datasets[base] = open_dataset(base, self._settings)
             except (BaseError, OSError, StoreError) as error:
-                raise ReadError(asset.href, classify(error), str(error).split("\n", 1)[0][:300]) from error
+                raise ReadError(asset.href, classify(error), one_line(error)) from error
             except (KeyError, ValueError) as error:
-                raise ReadError(asset.href, "corrupt", str(error).split("\n", 1)[0][:300]) from error
+                raise ReadError(asset.href, "corrupt", one_line(error)) from error
             return read_variable(self._datasets[base], asset, bounds_of, margin_px)
 
     async def _window(
@@ -138,15 +141,12 @@ class AssetReader:
     ) -> RawImage | None:
         epsg = _epsg_of(tiff, asset)
         transform = _transform_of(tiff)
-        if not band and tiff.count != 1:
-            remedy = "name one of them with assets: {band: key#number}"
-            raise ReadError(asset.href, "corrupt", f"the file has {tiff.count} bands where one was expected; {remedy}")
-        if band > tiff.count:
-            raise ReadError(asset.href, "missing", f"the file has {tiff.count} bands, no band {band}")
+        check_band(asset, tiff.count, band)
         window = window_of(transform, tiff.height, tiff.width, bounds_of(epsg), margin_px)
         if window is None:
             return None
         row, col, rows, cols = window
+        check_tiles(tiff)
         mask = None
         if decodable(tiff):
             pixels = await read_window(tiff, fetcher, key, window)

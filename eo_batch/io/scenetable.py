@@ -17,12 +17,11 @@ from eo_batch.core.digest import JsonValue, canonical_json
 from eo_batch.core.errors import PlanError, RadiometryError
 from eo_batch.core.observations import known_bins, look_of
 from eo_batch.core.plan import SceneColumns, asset_bounds, check_orbits, left_out
-from eo_batch.core.reach import WGS84
 from eo_batch.core.scenes import Asset, Scene, pair_days
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.stacitems import SAME_SENSING, Listed, resolve_duplicates
 from eo_batch.core.timebins import OBSERVATION, microseconds, moment_of
-from eo_batch.core.utm import Floats
+from eo_batch.core.utm import WGS84, Floats
 
 _NOWHEN = datetime(1970, 1, 1, tzinfo=UTC)
 _NOWHERE = (0.0, 0.0, 0.0, 0.0)

@@ -4,7 +4,6 @@ zarr-python would first want all chips of a block in one array, and then spends 
 (`docs/design/0014-codec.md`). Bytes are those that it writes.
 """
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -14,6 +13,8 @@ import numpy as np
 from numcodecs.blosc import SHUFFLE, Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
+
+from eo_batch.settings import cores
 
 COMPRESSION: Literal["zstd"] = "zstd"
 LEVEL = 1
@@ -31,7 +32,7 @@ def shard_bytes(chips: Iterable[NDArray[Any] | None], fill: float) -> bytes | No
 
     Chips that are all `fill` are left out, as zarr-python does. The index lies at the end.
     """
-    with ThreadPoolExecutor(max(os.cpu_count() or 1, 2)) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         parts = list(pool.map(lambda chip: _chunk(chip, fill), chips))
     lengths = np.array([len(part) if part is not None else 0 for part in parts], np.uint64)
     if not lengths.any():

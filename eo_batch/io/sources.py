@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from eo_batch.core.errors import ReadError, ShardFailed
 from eo_batch.core.receipts import LOST, Source, SourceState, lost_share
-from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.scenes import Asset, Scene, SceneKey
 from eo_batch.io.rasters import RasterReader
 from eo_batch.io.retries import Failing, RetryBudget
 from eo_batch.io.windows import Bounds, RawImage
@@ -23,8 +23,8 @@ class Sources:
     margin_px: int
     """Pixels of each file read around the block."""
     outcomes: list[Source] = field(default_factory=list)
-    lost: set[str] = field(default_factory=set)
-    """Ids of scenes of which a file could not be read."""
+    lost: set[SceneKey] = field(default_factory=set)
+    """Keys of scenes of which a file could not be read."""
 
     def __post_init__(self) -> None:
         self._retries = RetryBudget(self.reader.patience_s)
@@ -43,7 +43,7 @@ class Sources:
         except ReadError as error:
             spare = await self._spare(scene, band, error)
             if spare is None:
-                self.lost.add(scene.scene_id)
+                self.lost.add(scene.key)
                 self._note(scene, asset, error.kind, error.detail, told)
             return spare
         self._note(scene, asset, "ok" if raw else "outside", told.last, told, raw)

@@ -13,10 +13,10 @@ from eo_batch.io.ranges import RangeFile
 from eo_batch.io.store import Store
 
 
-def parquet_bytes(table: pa.Table, row_group: int = 65536) -> bytes:
+def parquet_bytes(table: pa.Table) -> bytes:
     """Parquet, zstd-compressed. Equal tables give equal bytes with one pyarrow version."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=row_group, store_schema=True)
+    pq.write_table(table, sink, compression="zstd", row_group_size=65536, store_schema=True)
     return sink.getvalue()
 
 
@@ -50,12 +50,12 @@ def table_metadata(store: Store, key: str) -> Mapping[bytes, bytes]:
         raise DataError(f"{store.href(key)} is not a whole Parquet file ({error}); delete it and run again") from error
 
 
-def with_geometry(table: pa.Table, column: str = "geometry", kind: str = "Polygon") -> pa.Table:
-    """The table with GeoParquet 1.1 metadata for a WKB column in longitude and latitude (OGC:CRS84)."""
+def with_geometry(table: pa.Table) -> pa.Table:
+    """The table with GeoParquet 1.1 metadata for `geometry`, polygons in longitude and latitude (WKB, OGC:CRS84)."""
     geo: Mapping[str, Any] = {
         "version": "1.1.0",
-        "primary_column": column,
-        "columns": {column: {"encoding": "WKB", "geometry_types": [kind]}},
+        "primary_column": "geometry",
+        "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},
     }
     metadata = dict(table.schema.metadata or {})
     metadata[b"geo"] = json.dumps(geo, sort_keys=True).encode()

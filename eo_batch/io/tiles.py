@@ -30,6 +30,8 @@ _DECODERS: dict[Any, Callable[..., Any]] = {
     Compression.LZW: imagecodecs.lzw_decode,
 }
 _KINDS = {SampleFormat.Uint: "u", SampleFormat.Int: "i", SampleFormat.Float: "f"}
+_MOST_PIXELS = 2**28
+"""Of one tile: more than a whole Sentinel-2 scene; a damaged header must not ask for all of a machine's memory."""
 _buffers = threading.local()
 
 
@@ -46,6 +48,13 @@ def decodable(tiff: GeoTIFF) -> bool:
         and tiff.tiff.endianness == Endianness.LittleEndian
         and ifd.photometric_interpretation != PhotometricInterpretation.WhiteIsZero
     )
+
+
+def check_tiles(tiff: GeoTIFF) -> None:
+    """Raise ValueError for tiles larger than any real one."""
+    high, wide = _sides(tiff.ifd)
+    if high * wide > _MOST_PIXELS:
+        raise ValueError(f"its tiles have {wide} x {high} pixels")
 
 
 async def read_window(tiff: GeoTIFF, fetcher: Fetcher, key: str, window: tuple[int, int, int, int]) -> Pixels:

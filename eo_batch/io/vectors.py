@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from eo_batch.core.errors import ReadError
 from eo_batch.core.plan import asset_bounds
 from eo_batch.core.scenes import Affine6, Asset
-from eo_batch.core.utm import project
+from eo_batch.core.utm import WGS84, project
 from eo_batch.io.rasters import AssetReader
+from eo_batch.io.telling import one_line
 from eo_batch.io.windows import Bounds, BoundsOf, RawImage
 
-_WGS84 = 4326
 Geometries = NDArray[Any]
 
 
@@ -54,8 +54,8 @@ class VectorReader:
         try:
             geometries = features(data, self.where)
         except (KeyError, OSError, TypeError, ValueError, pa.ArrowException, shapely.errors.ShapelyError) as error:
-            detail = f"not usable as GeoParquet or GeoJSON: {str(error) or type(error).__name__}"
-            raise ReadError(asset.href, "corrupt", detail.split("\n", 1)[0][:300]) from error
+            detail = f"not usable as GeoParquet or GeoJSON: {one_line(error)}"
+            raise ReadError(asset.href, "corrupt", detail) from error
         pixels, valid = self.draw(geometries, asset_bounds(asset))
         return RawImage(pixels, valid, self.epsg, self.transform, None, bytes_in, requests)
 
@@ -101,9 +101,9 @@ def _in_degrees(geometries: Geometries, crs: Any) -> Geometries:
     from pyproj import CRS
 
     parsed = CRS.from_json_dict(crs) if isinstance(crs, dict) else CRS.from_user_input(crs)
-    epsg = _WGS84 if parsed.to_authority() == ("OGC", "CRS84") else parsed.to_epsg()
+    epsg = WGS84 if parsed.to_authority() == ("OGC", "CRS84") else parsed.to_epsg()
     if epsg is None:
         raise ValueError(f"its CRS {parsed.name!r} has no EPSG code")
-    if epsg == _WGS84:
+    if epsg == WGS84:
         return geometries
-    return np.asarray(shapely.transform(geometries, lambda xy: np.column_stack(project(epsg, _WGS84, *xy.T))))
+    return np.asarray(shapely.transform(geometries, lambda xy: np.column_stack(project(epsg, WGS84, *xy.T))))

@@ -15,9 +15,10 @@ from obstore.exceptions import BaseError
 
 from eo_batch.core.errors import CatalogError, ReadError, SpecError, StoreError
 from eo_batch.core.scenes import Affine6, Asset
-from eo_batch.core.utm import project
+from eo_batch.core.utm import WGS84, project
 from eo_batch.io.assets import open_asset
 from eo_batch.io.fetch import classify
+from eo_batch.io.telling import one_line, shown
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
 from eo_batch.settings import Settings
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _ENDS = (".zarr", ".zarr/", ".nc", ".nc4")
-_WGS84 = 4326
 _UNEVEN_PX = 0.01
 """Coordinates further off an even spacing than this share of a pixel are no grid."""
 _X = ("x", "lon", "longitude", "easting")
@@ -37,6 +37,10 @@ def is_dataset(href: str) -> bool:
     return href.startswith("ee://") or href.split("?", 1)[0].endswith(_ENDS)
 
 
+def _path(href: str) -> str:
+    return href.split("?", 1)[0].rstrip("/")
+
+
 def open_dataset(href: str, settings: Settings) -> "xr.Dataset":
     """The data set, opened lazily (netCDF: fetched whole). Raises obstore's errors and what xarray raises."""
     import xarray as xr
@@ -45,9 +49,11 @@ def open_dataset(href: str, settings: Settings) -> "xr.Dataset":
         try:
             return xr.open_dataset(href, engine="ee")
         except ValueError as error:
-            raise SpecError(f"{href} needs Earth Engine's reader and a log-in: pip install xee ({error})") from error
+            raise SpecError(
+                f"{shown(href)} needs Earth Engine's reader and a log-in: pip install xee ({one_line(error)})"
+            ) from error
     client, key = open_asset(href, settings)
-    if href.rstrip("/").endswith(".zarr"):
+    if _path(href).endswith(".zarr"):
         from zarr.storage import ObjectStore
 
         from eo_batch.io.zarr_store import BelowPrefix
@@ -61,7 +67,7 @@ def open_dataset(href: str, settings: Settings) -> "xr.Dataset":
         return xr.open_dataset(io.BytesIO(bytes(obstore.get(client, key).bytes())), engine="h5netcdf")
     except ValueError as error:
         if "unrecognized engine" in str(error):
-            raise SpecError(f"{href} is netCDF: pip install 'eo-batch[netcdf]'") from error
+            raise SpecError(f"{shown(href)} is netCDF: pip install 'eo-batch[netcdf]'") from error
         raise
 
 
@@ -73,12 +79,14 @@ def items_of(href: str, settings: Settings, epsg: int | None) -> Iterator[Mappin
     try:
         dataset = open_dataset(href, settings)
     except (BaseError, OSError, StoreError, KeyError, ValueError) as error:
-        raise CatalogError(f"{href} can't be opened by xarray ({_line(error)}); check the address") from error
+        raise CatalogError(f"{shown(href)} can't be opened by xarray ({one_line(error)}); check the address") from error
     variables = {str(name): v for name, v in dataset.data_vars.items() if _axes(v) is not None}
     if not variables:
-        raise CatalogError(f"{href} has no variable on x and y, with or without time; it has {list(dataset.data_vars)}")
+        raise CatalogError(
+            f"{shown(href)} has no variable on x and y, with or without time; it has {list(dataset.data_vars)}"
+        )
     times = dataset["time"].values if "time" in dataset.dims else np.zeros(0, "datetime64[s]")
-    name = href.rstrip("/").rpartition("/")[2].rpartition(".")[0]
+    name = _path(href).rpartition("/")[2].rpartition(".")[0]
     for moment in (None, *times):
         timed = moment is not None
         chosen = {key: v for key, v in variables.items() if ("time" in v.dims) == timed}
@@ -90,8 +98,8 @@ def items_of(href: str, settings: Settings, epsg: int | None) -> Iterator[Mappin
         for key, variable in chosen.items():
             code = _epsg(dataset, variable) or epsg
             if code is None:
-                raise CatalogError(f"{href}: {key} names no CRS; declare sensors.*.epsg")
-            transform, shape, _ = _grid(variable, href)
+                raise CatalogError(f"{shown(href)}: {key} names no CRS; declare sensors.*.epsg")
+            transform, shape, _ = _grid(variable, shown(href))
             boxes.append(_box(code, transform, shape))
             assets[key] = {
                 "href": f"{href}#{key}" + (f"@{stamp}" if timed else ""),
@@ -135,9 +143,9 @@ def read_variable(dataset: "xr.Dataset", asset: Asset, bounds_of: BoundsOf, marg
         part = variable.transpose(y, x).isel({y: slice(first, first + rows), x: slice(col, col + cols)})
         pixels: NDArray[Any] = part.values if down else part.values[::-1]
     except BaseError as error:
-        raise ReadError(asset.href, classify(error), _line(error)) from error
+        raise ReadError(asset.href, classify(error), one_line(error)) from error
     except (CatalogError, KeyError, OSError, RuntimeError, ValueError) as error:
-        raise ReadError(asset.href, "corrupt", _line(error)) from error
+        raise ReadError(asset.href, "corrupt", one_line(error)) from error
     # How much a store fetched is not told; what came out of it is.
     return RawImage(np.ascontiguousarray(pixels), None, epsg, moved(transform, row, col), None, pixels.nbytes, 1)
 
@@ -185,7 +193,7 @@ def _epsg(dataset: "xr.Dataset", variable: "xr.DataArray") -> int | None:
             code = CRS.from_user_input(stated).to_epsg()
             return int(code) if code is not None else None
     y, x = _axes(variable) or ("", "")
-    return _WGS84 if x.lower().startswith("lon") and y.lower().startswith("lat") else None
+    return WGS84 if x.lower().startswith("lon") and y.lower().startswith("lat") else None
 
 
 def _box(epsg: int, transform: Affine6, shape: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -193,9 +201,5 @@ def _box(epsg: int, transform: Affine6, shape: tuple[int, int]) -> tuple[float, 
     a, _, left, _, e, top = transform
     x = left + np.linspace(0, a * shape[1], 33)
     y = top + np.linspace(0, e * shape[0], 33)
-    lon, lat = project(epsg, _WGS84, *np.meshgrid(x, y)) if epsg != _WGS84 else np.meshgrid(x, y)
+    lon, lat = project(epsg, WGS84, *np.meshgrid(x, y)) if epsg != WGS84 else np.meshgrid(x, y)
     return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().split("\n", 1)[0] or type(error).__name__)[:300]

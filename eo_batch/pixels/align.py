@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from eo_batch.core.scenes import Affine6
 from eo_batch.core.sensors import Resampling
-from eo_batch.core.utm import Floats, project
+from eo_batch.core.utm import WGS84, Floats, project
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 
-_WGS84 = 4326
 _NEST_TOLERANCE_PX = 1e-3
 """Grids whose corners agree to this share of a pixel nest; published transforms carry rounding of this order."""
 _CONTROL_STEP_PX = 8
@@ -202,28 +201,29 @@ def _source_position(source: SourceImage, grid: PixelGrid) -> tuple[Floats, Floa
     if source.epsg == grid.epsg:
         x_yx, y_yx = np.meshgrid(x, y)
         return to_pixels(source.transform, x_yx, y_yx)
-    at_col, at_row = _controls(grid.cols), _controls(grid.rows)
+    at_col, at_row = controls(grid.cols), controls(grid.rows)
     control_x, control_y = np.meshgrid(grid.left + (at_col + 0.5) * grid.pixel, grid.top - (at_row + 0.5) * grid.pixel)
     exact_x, exact_y = project(grid.epsg, source.epsg, control_x, control_y)
-    if source.epsg == _WGS84:  # no jump within the grid, or what is interpolated between would be anywhere
+    if source.epsg == WGS84:  # no jump within the grid, or what is interpolated between would be anywhere
         exact_x = exact_x[0, 0] + (exact_x - exact_x[0, 0] + 180) % 360 - 180
     col_cc, row_cc = to_pixels(source.transform, exact_x, exact_y)
-    col_yx, row_yx = (_interpolate(values, at_row, at_col, grid) for values in (col_cc, row_cc))
-    if source.epsg == _WGS84:  # whole turns towards the window's middle
+    col_yx, row_yx = (between(values, at_row, at_col, grid.rows, grid.cols) for values in (col_cc, row_cc))
+    if source.epsg == WGS84:  # whole turns towards the window's middle
         turn, middle = 360.0 / abs(source.transform[0]), source.pixels_yx.shape[1] / 2
         col_yx = middle + (col_yx - middle + turn / 2) % turn - turn / 2
     return col_yx, row_yx
 
 
-def _controls(length: int) -> Floats:
+def controls(length: int) -> Floats:
+    """Positions of pixels whose coordinates are transformed exactly, along a side of `length` pixels."""
     count = max(2, -(-length // _CONTROL_STEP_PX) + 1)
     return np.linspace(0.0, max(length - 1, 1), count)
 
 
-def _interpolate(values_rc: Floats, at_row: Floats, at_col: Floats, grid: PixelGrid) -> Floats:
-    """Bilinear interpolation of control values to all pixels of the grid."""
-    row_pos = np.arange(grid.rows) * ((len(at_row) - 1) / at_row[-1])
-    col_pos = np.arange(grid.cols) * ((len(at_col) - 1) / at_col[-1])
+def between(values_rc: Floats, at_row: Floats, at_col: Floats, rows: int, cols: int) -> Floats:
+    """Bilinear interpolation of values at such positions to all pixels, (rows, cols)."""
+    row_pos = np.arange(rows) * ((len(at_row) - 1) / at_row[-1])
+    col_pos = np.arange(cols) * ((len(at_col) - 1) / at_col[-1])
     r0 = np.minimum(row_pos.astype(np.intp), len(at_row) - 2)
     c0 = np.minimum(col_pos.astype(np.intp), len(at_col) - 2)
     dr, dc = (row_pos - r0)[:, None], (col_pos - c0)[None, :]

@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eo_batch.core.sensors import Resampling
-from eo_batch.core.utm import Floats, project
-from eo_batch.pixels.align import PixelGrid, SourceImage, pixel_size, to_pixels
+from eo_batch.core.utm import WGS84, Floats, project
+from eo_batch.pixels.align import PixelGrid, SourceImage, between, controls, pixel_size, to_pixels
 
 Ints = NDArray[np.intp]
 Mask = NDArray[np.bool_]
-_WGS84 = 4326
-_CONTROL_STEP_PX = 8
 _STRIP = 2**18
 """Quadrilaterals that are split at once."""
 _EDGE = 1e-9
@@ -207,27 +205,14 @@ def _positions(image: SourceImage, offset: float, epsg: int, transform: Any) -> 
     offset: 0 for the corners, of which there is one more along each side; 0.5 for the centres.
     """
     rows, cols = (size + (1 if offset == 0 else 0) for size in image.pixels_yx.shape)
-    at_row, at_col = _controls(rows), _controls(cols)
+    at_row, at_col = controls(rows), controls(cols)
     a, b, c, d, e, f = image.transform
     col_cc, row_cc = np.meshgrid(at_col + offset, at_row + offset)
     x, y = a * col_cc + b * row_cc + c, d * col_cc + e * row_cc + f
     if image.epsg != epsg:
         x, y = project(image.epsg, epsg, x, y)
-        if epsg == _WGS84:  # no jump within the image, and the turn that the other grid counts in
+        if epsg == WGS84:  # no jump within the image, and the turn that the other grid counts in
             x = x[0, 0] + (x - x[0, 0] + 180) % 360 - 180
             x += 360 * np.round((transform[2] - x[0, 0]) / 360)
     found = to_pixels(transform, x, y)
-    return _between(found[0], at_row, at_col, rows, cols), _between(found[1], at_row, at_col, rows, cols)
-
-
-def _controls(length: int) -> Floats:
-    return np.linspace(0.0, max(length - 1, 1), max(2, -(-length // _CONTROL_STEP_PX) + 1))
-
-
-def _between(values_cc: Floats, at_row: Floats, at_col: Floats, rows: int, cols: int) -> Floats:
-    row, col = (np.arange(n) * ((len(at) - 1) / at[-1]) for n, at in ((rows, at_row), (cols, at_col)))
-    r, c = np.minimum(row.astype(np.intp), len(at_row) - 2), np.minimum(col.astype(np.intp), len(at_col) - 2)
-    dr, dc = (row - r)[:, None], (col - c)[None, :]
-    along = values_cc[r] * (1 - dr) + values_cc[r + 1] * dr
-    out: Floats = along[:, c] * (1 - dc) + along[:, c + 1] * dc
-    return out
+    return between(found[0], at_row, at_col, rows, cols), between(found[1], at_row, at_col, rows, cols)

@@ -14,11 +14,10 @@ from shapely.geometry import Polygon, box
 
 from eo_batch.core.errors import SpecError
 from eo_batch.core.planet import PlanetSpec
-from eo_batch.core.utm import Zone, project, zone_numbers
+from eo_batch.core.utm import WGS84, Zone, project, zone_numbers
 
 F64 = NDArray[np.float64]
 
-_WGS84 = 4326
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 """Letters of MGRS, which leaves out I and O."""
 _FRAME_ROWS = 2048
@@ -87,13 +86,13 @@ class RasterGrid:
         x = self.x0 + (np.arange(self.width) + 0.5) * self.dx
         y = self.y0 - (np.arange(self.height) + 0.5) * self.dy
         xx, yy = np.meshgrid(x, y)
-        return project(self.epsg, _WGS84, xx, yy)
+        return project(self.epsg, WGS84, xx, yy)
 
     def footprint(self) -> Polygon:
         """Outline in longitude and latitude, degrees, its edges cut into eight."""
         outline = shapely.segmentize(box(*self.bounds), max(self.height * self.dy, self.width * self.dx) / 8)
         x, y = np.asarray(outline.exterior.coords).T
-        return Polygon(np.column_stack(project(self.epsg, _WGS84, x, y)))
+        return Polygon(np.column_stack(project(self.epsg, WGS84, x, y)))
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def degree_tiles(spec: PlanetSpec, arcsec: float, size_deg: int = 1) -> list[tup
                 continue
             name = f"{'N' if lat >= 0 else 'S'}{abs(lat):02d}{'E' if lon >= 0 else 'W'}{abs(lon):03d}"
             size = y_last - y_first, x_last - x_first
-            found.append((name, RasterGrid(_WGS84, x_first / per_deg, y_last / per_deg, step, step, *size)))
+            found.append((name, RasterGrid(WGS84, x_first / per_deg, y_last / per_deg, step, step, *size)))
     return found
 
 
@@ -200,7 +199,7 @@ def _zone_regions(spec: PlanetSpec) -> Iterator[tuple[Zone, tuple[float, float, 
 def _utm_bounds(zone: Zone, lonlat: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     outline = shapely.segmentize(box(*lonlat), 0.02)
     lon, lat = np.asarray(outline.exterior.coords).T
-    x, y = project(_WGS84, zone.epsg, lon, lat)
+    x, y = project(WGS84, zone.epsg, lon, lat)
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 

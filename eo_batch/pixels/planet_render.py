@@ -84,13 +84,6 @@ def s2_digital_numbers(reflectance_yx: F32, convention: S2Convention) -> U16:
     return stored
 
 
-def s2_reflectance_of(number_yx: U16, convention: S2Convention) -> F32:
-    """The inverse of `s2_digital_numbers`, NaN where nodata."""
-    value = (number_yx.astype(np.float32) - np.float32(convention.dn_offset)) / np.float32(10_000)
-    value[number_yx == 0] = np.nan
-    return value
-
-
 class S1Renderer:
     """One frame at any date."""
 

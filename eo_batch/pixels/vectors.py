@@ -8,10 +8,11 @@ import shapely
 from numpy.typing import NDArray
 
 from eo_batch.core.sensors import Kind
-from eo_batch.core.utm import Floats, project, zone_of_epsg
+from eo_batch.core.utm import WGS84, Floats, project, zone_of_epsg
 from eo_batch.pixels.align import PixelGrid
 
-_WGS84 = 4326
+_NEAR_DEG = 1.0
+"""How far around a grid boxes are looked at."""
 _SEGMENT_DEG = 0.001
 """Longest piece of a polygon's edge that is projected as a straight line; its sagitta stays below a millimetre."""
 
@@ -34,7 +35,7 @@ def count_points(lonlat_n2: Floats, grid: PixelGrid) -> NDArray[np.float32]:
     zone = zone_of_epsg(grid.epsg)
     lon, lat = lonlat_n2[:, 0], lonlat_n2[:, 1]
     own = lonlat_n2[((lon - zone.west) % 360.0 < 6.0) & ((lat >= 0) == zone.north)]
-    x, y = project(_WGS84, grid.epsg, own[:, 0], own[:, 1])
+    x, y = project(WGS84, grid.epsg, own[:, 0], own[:, 1])
     # Counted from the zone's origin, as for every other block: rounding then can't lose a point between two blocks.
     col = np.floor(x / grid.pixel) - round(grid.left / grid.pixel)
     row = round(grid.top / grid.pixel) - 1 - np.floor(y / grid.pixel)
@@ -46,7 +47,7 @@ def count_points(lonlat_n2: Floats, grid: PixelGrid) -> NDArray[np.float32]:
 def cover_polygons(polygons: NDArray[Any], grid: PixelGrid) -> NDArray[np.float32]:
     """Share of each pixel that polygons cover, (y, x), exact; ground under several of them counts once."""
     lines = shapely.segmentize(shapely.make_valid(polygons), _SEGMENT_DEG)
-    flat = shapely.transform(lines, lambda xy: np.column_stack(project(_WGS84, grid.epsg, *xy.T)))
+    flat = shapely.transform(lines, lambda xy: np.column_stack(project(WGS84, grid.epsg, *xy.T)))
     x_min, y_min, x_max, y_max = grid.bounds
     near = [shapely.clip_by_rect(shape, x_min, y_min, x_max, y_max) for shape in flat]
     out = np.zeros(grid.shape, np.float32)
@@ -80,13 +81,28 @@ def _quarters(
 
 def meets(bounds: tuple[float, float, float, float], grid: PixelGrid) -> NDArray[np.bool_]:
     """Pixels that touch a box of longitudes and latitudes, (y, x): ground that a file speaks of."""
-    west, south, east, north = bounds
-    along = np.linspace(0.0, 1.0, 33)
-    lon = np.concatenate([west + along * (east - west)] * 2 + [np.full(33, west), np.full(33, east)])
-    lat = np.concatenate([np.full(33, south), np.full(33, north)] + [south + along * (north - south)] * 2)
-    x, y = project(_WGS84, grid.epsg, lon, lat)
+    lon, lat = _outline(*grid.bounds)
+    lon, lat = project(grid.epsg, WGS84, lon, lat)
+    lon = lon[0] + (lon - lon[0] + 180.0) % 360.0 - 180.0  # no jump within the grid
+    left, right = float(lon.min()) - _NEAR_DEG, float(lon.max()) + _NEAR_DEG
+    bottom, top = float(lat.min()) - _NEAR_DEG, float(lat.max()) + _NEAR_DEG
     cols = (np.arange(grid.cols) * grid.pixel + grid.left)[None, :]
     rows = (grid.top - np.arange(grid.rows) * grid.pixel)[:, None]
-    across: NDArray[np.bool_] = (cols <= x.max()) & (cols + grid.pixel > x.min())
-    down: NDArray[np.bool_] = (rows >= y.min()) & (rows - grid.pixel <= y.max())
-    return np.logical_and(across, down)
+    found = np.zeros(grid.shape, bool)
+    for turn in (-360.0, 0.0, 360.0):
+        # Far from its zone a projection says nothing, so only what is near the grid is projected.
+        west, east = max(bounds[0] + turn, left), min(bounds[2] + turn, right)
+        south, north = max(bounds[1], bottom), min(bounds[3], top)
+        if west <= east and south <= north:
+            x, y = project(WGS84, grid.epsg, *_outline(west, south, east, north))
+            across = (cols <= x.max()) & (cols + grid.pixel > x.min())
+            found |= across & (rows >= y.min()) & (rows - grid.pixel <= y.max())
+    return found
+
+
+def _outline(x_min: float, y_min: float, x_max: float, y_max: float) -> tuple[Floats, Floats]:
+    """Points along the edges of a box."""
+    along = np.linspace(0.0, 1.0, 33)
+    x = np.concatenate([x_min + along * (x_max - x_min)] * 2 + [np.full(33, x_min), np.full(33, x_max)])
+    y = np.concatenate([np.full(33, y_min), np.full(33, y_max)] + [y_min + along * (y_max - y_min)] * 2)
+    return x, y

@@ -19,10 +19,11 @@ from eo_batch.core.identity import Identity
 from eo_batch.core.observations import observations
 from eo_batch.core.plan import Axes, asset_bounds
 from eo_batch.core.receipts import ChipState, Note, Receipt
-from eo_batch.core.scenes import Asset, Scene
+from eo_batch.core.scenes import Asset, Scene, SceneKey
 from eo_batch.core.sensors import VECTORS, ZERO_IS_NODATA
 from eo_batch.core.shards import Shard
 from eo_batch.core.spec import CubeArray, RunSpec
+from eo_batch.core.utm import WGS84
 from eo_batch.io.cube import write_block
 from eo_batch.io.rasters import AssetReader, RasterReader
 from eo_batch.io.sources import Sources, in_order
@@ -43,11 +44,10 @@ from eo_batch.pixels.vectors import draw
 from eo_batch.settings import Settings
 
 Mask = NDArray[np.bool_]
-_Skies = Mapping[str, Layer | None]
+_Skies = Mapping[SceneKey, Layer | None]
 """Where the sky is clear, by a scene's id; None where that is not asked."""
 _KERNEL_PX = 2
 """Pixels around the block that a resampling kernel may touch."""
-_GEOGRAPHIC = 4326
 
 
 def run(spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store: Store, settings: Settings) -> Receipt:
@@ -94,7 +94,7 @@ async def make(
         outputs={name: size for name, (size, _) in written.items()},
         digests={name: sha for name, (_, sha) in written.items() if sha},
         chips=work.states(arrays, made),
-        valid=work.valid_shares(arrays, made),
+        valid=work.valid_shares(made),
         sources=outcomes,
         notes=tuple(work.notes),
         bytes_in=sum(s.bytes_in for s in outcomes),
@@ -134,7 +134,7 @@ class _Work:
         self.notes: list[Note] = []
         self.class_areas: dict[str, ClassAreas] = {}
         """Of class rasters, by band."""
-        self._scl: dict[str, RawImage | None] = {}
+        self._scl: dict[SceneKey, RawImage | None] = {}
 
     def _finest_m(self) -> float:
         return min(array.pixel_m for array in self.spec.arrays() if array.sensor == self.shard.sensor)
@@ -157,7 +157,7 @@ class _Work:
             return
         results = await asyncio.gather(*(self.sources.read(scene, "SCL") for scene in self.scenes))
         for scene, result in zip(self.scenes, results, strict=True):
-            self._scl[scene.scene_id] = result[0] if result else None
+            self._scl[scene.key] = result[0] if result else None
             if result:
                 self.notes.extend(Note(subject=scene.scene_id, text=t) for t in class_notes(result[0].pixels_yx))
 
@@ -167,7 +167,7 @@ class _Work:
         grid = self.grid(array.pixel_m).grown(halo)
         usable = [scene for scene in self.scenes if self._told(scene)]
         skies = await asyncio.gather(*(asyncio.to_thread(self._clear, scene, grid) for scene in usable))
-        clear = {scene.scene_id: sky for scene, sky in zip(usable, skies, strict=True)}
+        clear = {scene.key: sky for scene, sky in zip(usable, skies, strict=True)}
         groups = self._groups(usable)
         image = Joined(
             np.empty((len(names), *grid.shape), self.kind.dtype),
@@ -179,7 +179,7 @@ class _Work:
         reached = await join(array, grid, image, groups, clear)
         covered = np.zeros(grid.shape, bool)
         for scene in usable:
-            if scene.scene_id in reached:
+            if scene.key in reached:
                 covered |= self._footprint(scene, grid)
         whole = _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
         return whole if names == array.band_names else whole.derived(names, array)
@@ -191,11 +191,11 @@ class _Work:
         image: Joined,
         groups: Sequence[Sequence[Scene]],
         clear: _Skies,
-    ) -> set[str]:
-        """Composite band after band, the next being read meanwhile; ids of the scenes that reach the block."""
+    ) -> set[SceneKey]:
+        """Composite band after band, the next being read meanwhile; keys of the scenes that reach the block."""
         names = array.read_names
         usable = [scene for group in groups for scene in group]
-        reached: set[str] = set()
+        reached: set[SceneKey] = set()
         ahead = asyncio.ensure_future(self._layers(usable, names[0], grid))
         try:
             for b in range(len(names)):
@@ -203,9 +203,7 @@ class _Work:
                 if b + 1 < len(names):
                     ahead = asyncio.ensure_future(self._layers(usable, names[b + 1], grid))
                 reached |= layers.keys()
-                given = [
-                    [(layers[s.scene_id], clear[s.scene_id]) for s in group if s.scene_id in layers] for group in groups
-                ]
+                given = [[(layers[s.key], clear[s.key]) for s in group if s.key in layers] for group in groups]
                 await asyncio.to_thread(image.join, b, given, array.spec.composite)
         finally:
             ahead.cancel()
@@ -219,20 +217,20 @@ class _Work:
         image: Joined,
         groups: Sequence[Sequence[Scene]],
         clear: _Skies,
-    ) -> set[str]:
+    ) -> set[SceneKey]:
         """As `_join_bands`, where a pixel needs all its bands: they are read first, and held as they were read."""
         usable = [scene for group in groups for scene in group]
         layers_b = [await self._layers(usable, name, grid) for name in array.read_names]
         given = [
             [
-                ([layers[s.scene_id] for layers in layers_b], clear[s.scene_id])
+                ([layers[s.key] for layers in layers_b], clear[s.key])
                 for s in group
-                if all(s.scene_id in layers for layers in layers_b)
+                if all(s.key in layers for layers in layers_b)
             ]
             for group in groups
         ]
         await asyncio.to_thread(image.join_whole, given, array.spec.composite, array.chip_px)
-        return {scene_id for layers in layers_b for scene_id in layers}
+        return {key for layers in layers_b for key in layers}
 
     def _groups(self, scenes: Sequence[Scene]) -> list[list[Scene]]:
         """Scenes that form one observation: one overpass; all of them for products without a time axis."""
@@ -245,25 +243,25 @@ class _Work:
     def _needs_warp(self, scene: Scene) -> bool:
         return any(asset.epsg != self.shard.block.epsg for asset in scene.assets)
 
-    async def _layers(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[str, Layer]:
-        """A band of each scene that has it, by the scene's id."""
+    async def _layers(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[SceneKey, Layer]:
+        """A band of each scene that has it, by the scene's key."""
         if self.kind.resampling in ("mean", "sum") or self.kind.kind == "classes":
             return await self._by_area(scenes, band, grid)
         layers = await asyncio.gather(*(self._layer(scene, band, grid) for scene in scenes))
-        return {scene.scene_id: layer for scene, layer in zip(scenes, layers, strict=True) if layer is not None}
+        return {scene.key: layer for scene, layer in zip(scenes, layers, strict=True) if layer is not None}
 
     async def _layer(self, scene: Scene, band: str, grid: PixelGrid) -> Layer | None:
         result = await self.sources.read(scene, band)
         return None if result is None else await asyncio.to_thread(self._place, *result, grid)
 
-    async def _by_area(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[str, Layer]:
+    async def _by_area(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[SceneKey, Layer]:
         """As `_layers`, for what needs all files of an observation at once: totals, and areas of classes."""
-        layers: dict[str, Layer] = {}
+        layers: dict[SceneKey, Layer] = {}
         for group in self._groups(scenes):
             results = await asyncio.gather(*(self.sources.read(scene, band) for scene in group))
-            found = {scene.scene_id: result for scene, result in zip(group, results, strict=True) if result}
+            found = {scene.key: result for scene, result in zip(group, results, strict=True) if result}
             if self.kind.kind == "classes":
-                layers |= {scene_id: self._place(*result, grid) for scene_id, result in found.items()}
+                layers |= {key: self._place(*result, grid) for key, result in found.items()}
             sources = [_converted(*self._source(*result)) for result in found.values()]
             if self.kind.kind == "classes":
                 chips = self.grid(self.spec.grid.chip_m)
@@ -287,7 +285,7 @@ class _Work:
             nodata = 0.0
         if self.kind.kind == "coherence" and asset.scale == 1 and np.issubdtype(raw.pixels_yx.dtype, np.integer):
             asset = replace(asset, scale=0.01)  # whole numbers hold no fractions: they are hundredths
-        if self.kind.kind == "s1" and raw.epsg != _GEOGRAPHIC:
+        if self.kind.kind == "s1" and raw.epsg != WGS84:
             valid = valid_pixels(raw.pixels_yx, nodata, raw.mask_yx)
             raw = replace(raw, mask_yx=valid & ~swath_border(valid, self._border_px(abs(raw.transform[0]))))
 
@@ -301,11 +299,11 @@ class _Work:
 
     def _told(self, scene: Scene) -> bool:
         """Whether it is known where the scene's sky is clear."""
-        return self.kind.kind != "s2-l2a" or self._scl[scene.scene_id] is not None
+        return self.kind.kind != "s2-l2a" or self._scl[scene.key] is not None
 
     def _clear(self, scene: Scene, grid: PixelGrid) -> Layer | None:
         """Where the sky is clear; None where that is not asked."""
-        raw = self._scl.get(scene.scene_id)
+        raw = self._scl.get(scene.key)
         if raw is None:
             return None
         raw = replace(raw, pixels_yx=clear_sky(raw.pixels_yx, self.sensor.scl_invalid))
@@ -335,7 +333,7 @@ class _Work:
         grid = self.grid(arrays[0].pixel_m)
         failed = np.zeros(grid.shape, bool)
         for scene in self.scenes:
-            if scene.scene_id in self.sources.lost:
+            if scene.key in self.sources.lost:
                 failed |= self._footprint(scene, grid)
         layers = {
             "ok": image.valid_yx > 0,
@@ -354,7 +352,7 @@ class _Work:
             states[chip_id] = state
         return states
 
-    def valid_shares(self, arrays: Sequence[CubeArray], images: Sequence[_Image]) -> dict[str, float]:
+    def valid_shares(self, images: Sequence[_Image]) -> dict[str, float]:
         """Share of each chip's pixels with a valid observation, on the finest array."""
         shares = share_of(images[0].valid_yx > 0, self.shard.block.side)
         return {chip_id: round(float(shares[place]), 6) for chip_id, place in self.places.items()}

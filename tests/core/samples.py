@@ -10,7 +10,6 @@ Json = dict[str, Any]
 
 TILE_33TWL: Affine6 = (10.0, 0.0, 499980.0, 0.0, -10.0, 5100000.0)
 """Georeference of Sentinel-2 tile 33TWL at 10 m, 10980 pixels square."""
-TILE_32TQR: Affine6 = (10.0, 0.0, 699960.0, 0.0, -10.0, 5100000.0)
 """Georeference of Sentinel-2 tile 32TQR, whose east lies in zone 33's strip."""
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eo_batch.core.errors import CatalogError
+from eo_batch.core.plan import asset_bounds
 from eo_batch.core.scenes import Asset, Scene
 from eo_batch.core.stacitems import absolute_href, scene_of_item
 from eo_batch.io.scenetable import scene_table, without_duplicates
@@ -389,3 +390,17 @@ class TestDuplicates:
             scene(name, f"2023-07-{1 + day:02d}T10:00:00", baseline=baseline) for name, baseline, day in order
         )
         assert [(s.scene_id, s.spare_id) for s in found] == [("b", "a"), ("c", "d"), ("e", None)]
+
+
+@pytest.mark.parametrize(
+    ("bbox", "bounds"),
+    [
+        ((-180, -90, 180, 90), (-180, -90, 180, 90)),
+        ((178.5, -20, -179, -10), (178.5, -20, 181, -10)),
+        ((10, 40, 11, 41), (10, 40, 11, 41)),
+    ],
+)
+def test_vectors_speak_of_their_items_box(bbox: tuple[float, ...], bounds: tuple[float, ...]) -> None:
+    document = item() | {"bbox": list(bbox), "assets": {"map": {"href": "map.parquet"}}}
+    found = made(document, "points", assets={"n": "map"})
+    assert asset_bounds(only(found, "n")) == bounds

@@ -11,7 +11,9 @@ import pytest
 from eo_batch.cli.show import show_status
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError, ShardFailed, StoreError
+from eo_batch.core.work import GivenUp
 from eo_batch.entry import drive as driving
+from eo_batch.entry import quarantine
 from eo_batch.entry.drive import state_of
 from eo_batch.entry.quarantine import AFTER, release, set_aside
 from eo_batch.entry.run import Run
@@ -183,3 +185,14 @@ def test_pods_leave_out_what_earlier_workflows_gave_up(
     release(run)
     assert Work(run, "chips", "argo", "asked").freeze([poison], 1)
     assert run_slice(store, key, 0, QUICK, said.append) is False
+
+
+def test_a_tally_tells_the_latest_failure_whatever_the_order_of_notes() -> None:
+    old = GivenUp(message="old", tries=1, exit_code=8, inputs="i", allowed=0, at="2026-01-01T00:00:00+00:00")
+    new = GivenUp(message="new", tries=2, exit_code=5, inputs="i", allowed=0, at="2026-01-02T00:00:00+00:00")
+    for notes in ((old, new), (new, old)):
+        tally = None
+        for note in notes:
+            tally = quarantine._added(tally, note)
+        assert tally is not None
+        assert (tally.message, tally.exit_code, tally.tries, tally.times) == ("new", 5, 3, 2)

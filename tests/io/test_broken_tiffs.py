@@ -22,10 +22,10 @@ SIDE, BOX = 128, (500100.0, 5399000.0, 501000.0, 5399900.0)
 EACH = 1500
 
 
-def cog(dtype: str, compress: str) -> bytes:
+def cog(dtype: str, compress: str, **more: Any) -> bytes:
     """A tiled file whose header lies before its pixels."""
     pixels = np.cumsum(np.random.default_rng(0).integers(0, 9, (SIDE, SIDE)), 1).astype(dtype)
-    options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": compress, "predictor": 2}
+    options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": compress, "predictor": 2} | more
     if dtype == "float32":
         options["predictor"] = 3
     with rasterio.MemoryFile() as memory:
@@ -136,3 +136,17 @@ def test_a_tie_point_within_the_raster(tmp_path: Path) -> None:
     assert found.transform == same.transform
     np.testing.assert_array_equal(found.pixels_yx, same.pixels_yx)
     np.testing.assert_array_equal(gdals(tmp_path / "a.tif", found), found.pixels_yx)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_counts_that_no_file_can_hold_are_told_before_memory_is_asked_for(tmp_path: Path, big: bool) -> None:
+    """The TIFF library ends the process where it is refused: this one would ask for 68 GB."""
+    data = bytearray(cog("uint16", "DEFLATE", BIGTIFF="YES" if big else "NO"))
+    first, head, count = (16, 8, "<Q") if big else (8, 2, "<I")
+    assert struct.unpack_from("<Q" if big else "<I", data, 8 if big else 4)[0] == first
+    struct.pack_into(count, data, first + head + 4, 2**32 - 1)
+    (tmp_path / "a.tif").write_bytes(data)
+    assert ours(tmp_path / "a.tif") == "corrupt"
+    struct.pack_into("<Q" if big else "<H", data, first, 60_000)  # entries
+    (tmp_path / "a.tif").write_bytes(data)
+    assert ours(tmp_path / "a.tif") == "corrupt"

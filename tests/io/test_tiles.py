@@ -28,10 +28,10 @@ def write(path: Path, pixels: np.ndarray[Any, Any], **options: Any) -> None:
         target.write(pixels, 1)
 
 
-def read(path: Path, window: tuple[int, int, int, int]) -> RawImage:
+def read(path: Path, window: tuple[int, int, int, int], part: str = "") -> RawImage:
     row, col, rows, cols = window
     x, y = 500000 + col * 10, 5400000 - row * 10
-    asset = Asset("B04", str(path), None, None, None, None, 1.0, 0.0, "", False)
+    asset = Asset("B04", f"{path}{part}", None, None, None, None, 1.0, 0.0, "", False)
     image = asyncio.run(AssetReader(Settings.from_env()).read(asset, lambda _: (x, y - rows * 10, x + cols * 10, y), 0))
     assert image is not None
     return image
@@ -106,3 +106,22 @@ def kind_or_pixels(path: Path) -> Any:
         return read(path, (0, 0, ROWS, COLS)).pixels_yx
     except ReadError as error:
         return error.kind
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_a_band_is_named_by_its_number(tmp_path: Path, tiled: bool) -> None:
+    bands, path = np.stack([noise("uint16", seed) for seed in (1, 2)]), tmp_path / "a.tif"
+    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64} if tiled else {}
+    with rasterio.open(
+        path, "w", driver="GTiff", width=COLS, height=ROWS, count=2, dtype="uint16", crs="EPSG:32633",
+        transform=_TRANSFORM, **layout,
+    ) as target:  # fmt: skip
+        target.write(bands)
+    for number in (1, 2):
+        found = read(path, (20, 5, 101, 120), f"#{number}")
+        np.testing.assert_array_equal(found.pixels_yx, bands[number - 1, 20:121, 5:125])
+    with pytest.raises(ReadError, match="the file has 2 bands, no band 3") as missing:
+        read(path, (0, 0, 9, 9), "#3")
+    assert missing.value.kind == "missing"
+    with pytest.raises(ReadError, match="2 bands where one was expected; name one of them"):
+        read(path, (0, 0, 9, 9))

@@ -10,7 +10,7 @@ from eo_batch.core.errors import SpecError
 from eo_batch.core.specfile import parse_spec
 from eo_batch.core.utm import project
 
-from .making import Made, catalog_of, raster_item
+from .making import Made, catalog_of, level_ground, raster_item
 
 WORLDCOVER = """
 name: cover
@@ -98,3 +98,21 @@ def test_people_are_kept_and_tree_cover_is_averaged(tmp_path: Path, pixel_deg: f
 def test_resampling_is_for_continuous_rasters_only() -> None:
     with pytest.raises(SpecError, match=r"resampling='sum' is for kind continuous, not classes"):
         parse_spec(WORLDCOVER, ["catalog=x", "sensors.cover.resampling=sum"])
+
+
+def test_files_of_one_id_in_two_collections_are_two(tmp_path: Path) -> None:
+    """An id is unique within its collection only; the newer one covers the older."""
+    items = []
+    for year, code in ((2020, 10), (2021, 20)):
+        (tmp_path / str(year)).mkdir()
+        codes = np.full((60, 60), code, np.uint8)
+        path = tmp_path / str(year) / "N00E006.tif"
+        item = raster_item(path, codes, 4326, (0.001, 0, 6.69, 0, -0.001, 0.36), "map", f"{year}-01-01T00:00:00Z")
+        items.append(item | {"collection": f"cover-{year}"})
+    (tmp_path / "ground").mkdir()
+    ground = level_ground(tmp_path / "ground", (6.69, 0.31, 6.75, 0.355))
+    text = WORLDCOVER.replace("[esa-worldcover]", "[cover-2020, cover-2021]")
+    dem = "sensors.dem={kind: dem, collections: [made], assets: {elevation: data}, catalog: " + ground + "}"
+    made = Made(text, tmp_path / "runs", catalog_of(tmp_path, *items), dem)
+    values = made.cube.cover_10m.values
+    assert set(np.unique(values[np.isfinite(values)])) == {20}

@@ -130,3 +130,11 @@ def test_what_is_no_grid_is_refused(tmp_path: Path) -> None:
         list(items_of(str(path), Settings(), None))
     with pytest.raises(CatalogError, match=r"can't be opened by xarray"):
         list(items_of(str(tmp_path / "none.nc"), Settings(), None))
+
+
+def test_what_can_not_be_opened_is_told_without_its_query(tmp_path: Path) -> None:
+    for name in ("a.zarr?sig=SECRET", "a.nc?sig=SECRET"):
+        with pytest.raises(CatalogError) as told:
+            list(items_of(f"{tmp_path}/{name}", Settings.from_env(), None))
+        assert "SECRET" not in str(told.value)
+        assert name.partition("?")[0] in str(told.value)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from eo_batch.core.utm import project
 from eo_batch.pixels.align import PixelGrid
-from eo_batch.pixels.vectors import count_points, cover_polygons
+from eo_batch.pixels.vectors import count_points, cover_polygons, meets
 
 BLOCKS = [PixelGrid(32633, 499_200.0 + 640 * c, 5_299_840.0 + 640 * r, 64.0, 10, 10) for r in (0, 1) for c in (0, 1)]
 
@@ -70,3 +70,23 @@ def test_a_bow_tie_is_mended_and_nothing_covers_nothing() -> None:
     lon, lat = project(32633, 4326, np.array(x), np.array(y))
     tie = shapely.Polygon(np.column_stack([lon, lat]))
     assert cover_polygons(np.array([tie]), grid).sum() * 64**2 == pytest.approx(80_000, rel=1e-3)
+
+
+@pytest.mark.parametrize("zone", [1, 33, 60])
+@pytest.mark.parametrize(
+    "box", [(-180, -90, 180, 90), (-180, -60, 180, 80), (-200, 0, 200, 84), (0, -90, 360, 90)], ids=str
+)
+def test_a_box_around_the_globe_holds_every_block(zone: int, box: tuple[float, float, float, float]) -> None:
+    for left in (200_000.0, 500_000.0, 780_000.0):
+        grid = PixelGrid(32600 + zone, left, 5_400_000.0, 100.0, 20, 20)
+        assert meets(box, grid).all()
+
+
+def test_a_box_across_the_antimeridian_and_one_that_is_elsewhere() -> None:
+    grid = PixelGrid(32601, 300_000.0, 5_400_000.0, 100.0, 20, 20)  # about 179.7 degrees west
+    assert meets((179.0, 40.0, 181.0, 60.0), grid).all()
+    assert meets((-181.0, 40.0, -179.0, 60.0), grid).all()
+    assert not meets((10.0, 40.0, 20.0, 60.0), grid).any()
+    half = meets((-180.0, 40.0, -179.0, 60.0), PixelGrid(32601, 300_000.0, 5_400_000.0, 1000.0, 100, 100))
+    assert half.any()
+    assert not half.all()
