@@ -72,7 +72,7 @@ def _cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
-def _peak_gb() -> float:
+def peak_gb() -> float:
     """Peak of this process: what rusage tells begins with what the parent held."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM"))
@@ -80,13 +80,20 @@ def _peak_gb() -> float:
 
 def eo_batch(items: list[dict[str, Any]], source: str, target: str, clock: Clock) -> None:
     """The stages plan and chips, on the runner that `eo-batch run` takes."""
+    make_chips(_spec(f"{source}/items.json"), target, clock)
+
+
+def make_chips(spec: Any, target: str, clock: Clock) -> None:
+    """Make a spec's chips in this process."""
+    import pandas  # noqa: F401  # pyarrow does when it is first used; imports are not what is measured
+
     from eo_batch.entry.drive import StageState, drive
     from eo_batch.entry.run import Run
     from eo_batch.io.store import parse_store
     from eo_batch.runners.base import Event
     from eo_batch.runners.local import LocalRunner
     from eo_batch.settings import Settings
-    from eo_batch.stages import chips, plan  # noqa: F401  # imports are not what is measured
+    from eo_batch.stages import chips, plan  # noqa: F401
 
     class Quiet:
         def begin(self, state: StageState) -> None: ...
@@ -96,15 +103,15 @@ def eo_batch(items: list[dict[str, Any]], source: str, target: str, clock: Clock
         def end(self, state: StageState) -> None: ...
 
     with clock:
-        drive(
-            Run(_spec(f"{source}/items.json"), parse_store(target), Settings.from_env()),
-            LocalRunner(0),
-            Quiet(),
-            "chips",
-        )
+        drive(Run(spec, parse_store(target), Settings.from_env()), LocalRunner(0), Quiet(), "chips")
 
 
 def _spec(catalog: str) -> Any:
+    return spec_of(catalog, {"s2": {"kind": "s2-l2a", "bands": list(scenes.BANDS)}})
+
+
+def spec_of(catalog: str, sensors: dict[str, Any]) -> Any:
+    """A run over the cube's block."""
     from eo_batch.core.specfile import parse_spec
     from eo_batch.core.utm import project
 
@@ -125,7 +132,7 @@ def _spec(catalog: str) -> Any:
                 "area": {"geojson": {"type": "Polygon", "coordinates": [ring]}},
                 "time": {"start": "2023-06-01", "end": "2023-07-01"},
                 "grid": {"chip_px": CHIP_PX, "gsd_m": 10, "block_chips": SIDE_PX // CHIP_PX},
-                "sensors": {"s2": {"kind": "s2-l2a", "bands": list(scenes.BANDS)}},
+                "sensors": sensors,
             }
         )
     )
@@ -138,7 +145,7 @@ def odc_stac(items: list[dict[str, Any]], source: str, target: str, clock: Clock
     import pystac
     from odc.geo.geobox import GeoBox
 
-    odc.stac.configure_rio(cloud_defaults=True, **_gdal())
+    odc.stac.configure_rio(cloud_defaults=True, **gdal_options())
     with clock, dask.config.set(scheduler="threads", num_workers=threads):
         data = odc.stac.load(
             [pystac.Item.from_dict(item) for item in items],
@@ -162,7 +169,7 @@ def stackstac(items: list[dict[str, Any]], source: str, target: str, clock: Cloc
     # It passes an option that pandas 3 no longer has, and that only chose how fast dates are read.
     to_datetime = pd.to_datetime
     pd.to_datetime = lambda *args, infer_datetime_format=True, **kw: to_datetime(*args, **kw)
-    env = DEFAULT_GDAL_ENV.updated(always=_gdal())
+    env = DEFAULT_GDAL_ENV.updated(always=gdal_options())
     assert isinstance(env, LayeredEnv)
     with clock, dask.config.set(scheduler="threads", num_workers=threads):
         data = library.stack(
@@ -182,7 +189,7 @@ def stackstac(items: list[dict[str, Any]], source: str, target: str, clock: Cloc
         _finish(stack, data.sel(band="scl"), target)
 
 
-def _gdal() -> dict[str, str]:
+def gdal_options() -> dict[str, str]:
     """How GDAL reaches the server."""
     return {
         "AWS_S3_ENDPOINT": os.environ["AWS_ENDPOINT_URL"].removeprefix("http://"),
@@ -263,23 +270,32 @@ def cube_of(who: str, source: str, target: str) -> Any:
     """What was made: digital numbers (b, y, x), 0 where there are none."""
     import zarr
 
+    from eo_batch.io.store import parse_store
+
+    if who == "eo-batch":
+        return image_of(_spec(f"{source}/items.json"), target, "s2_10m")
+    group = zarr.open_group(parse_store(target).zarr("cube.zarr", read_only=True), mode="r")
+    return np.asarray(group["s2"][:])
+
+
+def image_of(spec: Any, target: str, array: str) -> Any:
+    """An array of the chips of a spec, put together to one image (b, y, x)."""
     from eo_batch.entry.run import Run
     from eo_batch.io.cube import CubeReader
     from eo_batch.io.store import parse_store
     from eo_batch.settings import Settings
 
     store = parse_store(target)
-    if who != "eo-batch":
-        group = zarr.open_group(store.zarr("cube.zarr", read_only=True), mode="r")
-        return np.asarray(group["s2"][:])
-    run = Run(_spec(f"{source}/items.json"), store, Settings.from_env())
+    run = Run(spec, store, Settings.from_env())
     reader = CubeReader(store, run.identity.prefix("chips"))
-    image = np.zeros((len(scenes.BANDS), SIDE_PX, SIDE_PX), np.uint16)
+    image: Any = None
     for block in run.plan.blocks:
         first = run.axes.first_slot(block)
         for cell in block.cells():
             row, col = (TOP - round(cell.bounds[3])) // 10, (round(cell.bounds[0]) - LEFT) // 10
-            pixels = reader.stored("s2_10m", [first + block.place(cell)], 0)[0]
+            pixels = reader.stored(array, [first + block.place(cell)], 0)[0]
+            if image is None:
+                image = np.zeros((len(pixels), SIDE_PX, SIDE_PX), pixels.dtype)
             image[:, row : row + CHIP_PX, col : col + CHIP_PX] = pixels
     return image
 
@@ -293,12 +309,14 @@ def once(who: str, setting: Mapping[str, int], source: str, target: str) -> None
     job = {**jobs, "async-geotiff": async_geotiff}[who]
     clock = Clock()
     job(items, source, target, clock, **setting)
-    print(json.dumps({"wall_s": clock.wall_s, "cpu_s": clock.cpu_s, "peak_gb": _peak_gb()}))
+    print(json.dumps({"wall_s": clock.wall_s, "cpu_s": clock.cpu_s, "peak_gb": peak_gb()}))
 
 
-def measured(who: str, setting: Mapping[str, int], source: str, target: str) -> Figures:
+def measured(
+    who: str, setting: Mapping[str, int], source: str, target: str, module: str = "benchmarks.cube"
+) -> Figures:
     """One run in a process of its own."""
-    argv = [sys.executable, "-W", "ignore", "-m", "benchmarks.cube", "--once", who, json.dumps(setting), source, target]
+    argv = [sys.executable, "-W", "ignore", "-m", module, "--once", who, json.dumps(setting), source, target]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
@@ -355,10 +373,10 @@ def main() -> None:
                         reference = cube if reference is None else reference
                         assert np.array_equal(cube, reference), f"{who} {setting} made another cube"
                     s3.empty(target)
-    print(json.dumps(_figures(rows)))
+    print(json.dumps(compared(rows)))
 
 
-def _figures(rows: Mapping[tuple[str, str], list[Figures]]) -> dict[str, Any]:
+def compared(rows: Mapping[tuple[str, str], list[Figures]]) -> dict[str, Any]:
     """Medians, and what the others need in times of ours; of each peer the setting that is best in each."""
     middle = {key: {name: median(row[name] for row in runs) for name in runs[0]} for key, runs in rows.items()}
     best = {

@@ -63,16 +63,16 @@ def write(store: Store, url: str) -> list[dict[str, Any]]:
 
 
 def _ground(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.uint16]:
-    noisy = 2000 + 600 * _smooth(rng, shape, 60) + 25 * rng.standard_normal(shape, np.float32)
+    noisy = 2000 + 600 * smooth(rng, shape, 60) + 25 * rng.standard_normal(shape, np.float32)
     return np.clip(noisy + OFFSET_DN, 1, 65535).astype(np.uint16)
 
 
 def _classes(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    blobs = _smooth(rng, shape, 150)
+    blobs = smooth(rng, shape, 150)
     return np.where(blobs > np.quantile(blobs[::8, ::8], 1 - _CLOUD_SHARE), _CLOUD, _VEGETATION).astype(np.uint8)
 
 
-def _smooth(rng: np.random.Generator, shape: tuple[int, int], scale_px: int) -> NDArray[np.float32]:
+def smooth(rng: np.random.Generator, shape: tuple[int, int], scale_px: int) -> NDArray[np.float32]:
     """A field of unit variance whose features have about `scale_px` pixels."""
     coarse = rng.standard_normal((shape[0] // scale_px + 3, shape[1] // scale_px + 3), np.float32)
     fine: NDArray[np.float32] = zoom(coarse, scale_px, order=1)[: shape[0], : shape[1]]

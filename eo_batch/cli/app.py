@@ -1,6 +1,5 @@
 """Commands. Everything heavy is imported inside them, so that `--help` answers at once."""
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -9,6 +8,7 @@ import typer
 
 from eo_batch.cli import pods
 from eo_batch.cli.options import CalibrationOpt, MaxCostOpt, Overrides, PricesOpt, RunOpt, SpecArg, StoreOpt, WorkersOpt
+from eo_batch.cli.stopping import stoppable
 from eo_batch.core.errors import EoBatchError, Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except EoBatchError as error:
-        _fail(str(error), error.exit_code)
+        _fail("; ".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(Interrupted.exit_code)
     except Exception as error:
@@ -317,14 +317,8 @@ def _drive(
         terms.keep(opened)
     if retry_quarantined:
         release(opened)
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-    try:
-        with watcher(opened) as watching:
-            launch(opened, placement, watching, until, detach)
-    except KeyboardInterrupt as error:
-        raise Interrupted(f"stopped; what is done stays done. Go on with: {again}") from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with stoppable(again), watcher(opened) as watching:
+        launch(opened, placement, watching, until, detach)
     if not detach and until in (None, "report"):
         show_probe(opened)
         key = f"{opened.identity.prefix('report')}/{layout.REPORT_PAGE}"

@@ -15,8 +15,8 @@ from eo_batch.core.spec import RunSpec
 
 CODE_VERSIONS: Mapping[str, int] = {
     "plan": 3,
-    "chips": 3,
-    "publish": 2,
+    "chips": 4,
+    "publish": 3,
     "pretrain": 2,
     "embed": 1,
     "probe": 1,

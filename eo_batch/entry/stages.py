@@ -14,7 +14,7 @@ from eo_batch.core.learning_plan import embed_shards
 from eo_batch.core.receipts import Receipt, lost_share
 from eo_batch.core.shards import only_scenes_differ
 from eo_batch.entry.run import Run
-from eo_batch.io.axes import place_plan
+from eo_batch.io.axes import load_axes, place_plan
 from eo_batch.io.cube import prepare_cube
 from eo_batch.io.plans import load_found_shards
 
@@ -98,8 +98,13 @@ def prepare(run: Run, stage: str) -> None:
     """What must be there once before a stage's shards run."""
     if stage == "chips":
         prefix = run.identity.prefix("chips")
-        # One plan can serve cubes of several identities, of which planning placed its blocks in the first only.
-        prepare_cube(run.store, prefix, run.spec, place_plan(run.store, prefix, run.plan))
+        while True:
+            # One plan can serve cubes of several identities, of which planning placed its blocks in the first only.
+            axes = place_plan(run.store, prefix, run.plan)
+            prepare_cube(run.store, prefix, run.spec, axes)
+            if load_axes(run.store, prefix) == axes:
+                return
+            # Another run has extended the cube meanwhile, and may have been the first to write.
 
 
 @contextmanager

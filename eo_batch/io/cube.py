@@ -5,15 +5,19 @@ pixels of one block and time bin, so it has one writer; its inner chunks are sin
 """
 
 import hashlib
+import json
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.buffer import Buffer
 from zarr.errors import ZarrUserWarning
+from zarr.storage import MemoryStore
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError
@@ -27,27 +31,53 @@ from eo_batch.io.store import Store
 
 _COORD_CHUNK = 65536
 _EPOCH = date(1970, 1, 1)
+_GROUP = "zarr.json"
+_PUTS_AT_ONCE = 16
 _ENCODING = (("scale_factor", 1.0), ("add_offset", 0.0))
 
 
 def prepare_cube(store: Store, chips_prefix: str, spec: RunSpec, axes: Axes) -> None:
-    """Create the cube's arrays and coordinates, or extend them to `axes`. Idempotent; never shrinks or moves."""
+    """Create the cube's arrays and coordinates, or extend them to `axes`. Idempotent; never shrinks or moves.
+
+    They follow from spec and axes, so they are made in memory and written all at once: stores may be far away. The
+    group's own object comes last: where it is there, so is all else that it tells of.
+    """
     path = layout.cube(chips_prefix)
-    with store.errors(f"write {path}"):
-        group = zarr.open_group(store.zarr(path), mode="a", attributes=_group_attributes(spec))
-        bins = [key for key in axes.bins if key != STATIC_KEY]
-        side = spec.grid.block_chips
-        chips = len(axes.blocks) * side**2
-        for array in spec.arrays():
-            _ensure(group, array, chips, len(bins), side)
-        _write_coordinates(group, spec, axes, bins)
-        with warnings.catch_warnings():
-            # Consolidated metadata is not yet in the Zarr v3 specification, but xarray opens far faster with it.
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            zarr.consolidate_metadata(store.zarr(path))
+    bins = [key for key in axes.bins if key != STATIC_KEY]
+    chips = len(axes.blocks) * spec.grid.block_chips**2
+    if _reaches(store, path, spec, chips, len(bins)):
+        return
+    made: dict[str, Buffer] = {}
+    memory = MemoryStore(made)
+    group = zarr.create_group(memory, attributes=_group_attributes(spec))
+    for array in spec.arrays():
+        _create(group, array, chips, len(bins), spec.grid.block_chips)
+    _write_coordinates(group, spec, axes, bins)
+    with warnings.catch_warnings():
+        # Consolidated metadata is not yet in the Zarr v3 specification, but xarray opens far faster with it.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(memory)
+    last = made.pop(_GROUP)
+    with ThreadPoolExecutor(_PUTS_AT_ONCE) as pool:
+        for _ in pool.map(lambda key: store.put(f"{path}/{key}", made[key].to_bytes()), made):
+            pass  # but raise what a thread has raised
+    store.put(f"{path}/{_GROUP}", last.to_bytes())
 
 
-def _ensure(group: zarr.Group, array: CubeArray, chips: int, n_bins: int, side: int) -> None:
+def _reaches(store: Store, path: str, spec: RunSpec, chips: int, n_bins: int) -> bool:
+    """Whether all arrays are there and at least that long."""
+    key = f"{path}/{_GROUP}"
+    if not store.exists(key):
+        return False
+    arrays = json.loads(store.get(key))["consolidated_metadata"]["metadata"]
+    for array in spec.arrays():
+        shape = arrays[array.name]["shape"]
+        if shape[0] < chips or (not array.spec.info.static and shape[1] < n_bins):
+            return False
+    return True
+
+
+def _create(group: zarr.Group, array: CubeArray, chips: int, n_bins: int, side: int) -> None:
     kind, px, n_bands = array.spec.info, array.chip_px, len(array.bands)
     times = () if kind.static else (n_bins,)
     one = () if kind.static else (1,)
@@ -156,12 +186,6 @@ def _array(
     dims: tuple[str, ...],
     attributes: dict[str, Any],
 ) -> None:
-    if name in group:
-        existing = group[name]
-        assert isinstance(existing, zarr.Array)
-        if existing.shape != shape:
-            existing.resize(tuple(max(a, b) for a, b in zip(existing.shape, shape, strict=True)))
-        return
     group.create_array(
         name,
         shape=shape,
@@ -178,23 +202,16 @@ def _array(
 def _coordinate(
     group: zarr.Group, name: str, dims: tuple[str, ...], values: NDArray[Any], attrs: dict[str, Any]
 ) -> None:
-    text = values.dtype == object
-    if name not in group:
-        chunks = (_COORD_CHUNK, *values.shape[1:])
-        group.create_array(
-            name,
-            shape=values.shape,
-            chunks=chunks,
-            dtype="string" if text else values.dtype,
-            dimension_names=dims,
-            attributes=attrs,
-        )
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    if array.shape[0] > values.shape[0]:
-        return  # another planner has extended the cube since these axes were read; what it wrote holds these too
-    if array.shape != values.shape:
-        array.resize(values.shape)
+    if name in group:
+        return  # axes of pixels that several arrays share
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=(_COORD_CHUNK, *values.shape[1:]),
+        dtype="string" if values.dtype == object else values.dtype,
+        dimension_names=dims,
+        attributes=attrs,
+    )
     array[...] = values
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from eo_batch.core.sensors import Resampling
 from eo_batch.core.utm import WGS84, Floats, project
-from eo_batch.pixels.align import PixelGrid, SourceImage, between, controls, pixel_size, to_pixels
+from eo_batch.pixels.grids import PixelGrid, SourceImage, pixel_size
+from eo_batch.pixels.positions import STEP_PX, between, controls, to_pixels
 
 Ints = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -94,7 +95,9 @@ def _once(sources: Sequence[SourceImage]) -> Iterator[tuple[SourceImage, Mask]]:
 
 
 def _covered(source: SourceImage, by: SourceImage) -> Mask:
-    col_yx, row_yx = _positions(source, 0.5, by.epsg, by.transform)
+    height, width = source.pixels_yx.shape
+    at_cc = _controls(source, 0.5, by.epsg, by.transform)
+    col_yx, row_yx = (between(values, slice(0, height), width) for values in at_cc)
     rows, cols = by.pixels_yx.shape
     r, c = np.floor(row_yx), np.floor(col_yx)
     inside = (r >= 0) & (r < rows) & (c >= 0) & (c < cols)
@@ -116,48 +119,102 @@ class _Piece:
 
 
 def _pieces(source: SourceImage, grid: PixelGrid) -> Iterator[_Piece]:
-    rows, cols = source.pixels_yx.shape
     if pixel_size(source, grid) <= grid.pixel:
-        col_yx, row_yx = _positions(source, 0.0, grid.epsg, grid.transform)
-        for pixel, cell, of_pixel, of_cell in _split(col_yx, row_yx, grid.rows, grid.cols):
+        corners = _controls(source, 0.0, grid.epsg, grid.transform)
+        for pixel, cell, of_pixel, of_cell in _split(*corners, source.pixels_yx.shape, grid.shape):
             yield _Piece(pixel, cell, of_pixel, of_cell)
         return
     cells = SourceImage(np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, bool), grid.epsg, grid.transform)
-    col_yx, row_yx = _positions(cells, 0.0, source.epsg, source.transform)
-    for cell, pixel, of_cell, of_pixel in _split(col_yx, row_yx, rows, cols):
+    corners = _controls(cells, 0.0, source.epsg, source.transform)
+    for cell, pixel, of_cell, of_pixel in _split(*corners, grid.shape, source.pixels_yx.shape):
         yield _Piece(pixel, cell, of_pixel, of_cell)
 
 
-def _split(col_yx: Floats, row_yx: Floats, rows: int, cols: int) -> Iterator[tuple[Ints, Ints, Floats, Floats]]:
-    """Quadrilaterals between corners, split by a lattice of unit squares.
+def _split(
+    col_cc: Floats, row_cc: Floats, shape: tuple[int, ...], lattice: tuple[int, ...]
+) -> Iterator[tuple[Ints, Ints, Floats, Floats]]:
+    """Quadrilaterals, (rows, columns) of them, split by a lattice of (rows, columns) unit squares.
 
+    Corners are given for every eighth (`controls`). Between them they are interpolated bilinearly, so a tile of 8 x 8
+    quadrilaterals lies within the hull of its corners: most tiles lie within one square if squares are large.
     Yields (quadrilateral, square, share of the quadrilateral, share of the square) by flat positions.
     """
-    wide = col_yx.shape[1] - 1
-    step = max(_STRIP // wide, 1)
-    for first in range(0, len(col_yx) - 1, step):
-        last = min(first + step, len(col_yx) - 1)
-        col_4n, row_4n = _rings(col_yx[first : last + 1]), _rings(row_yx[first : last + 1])
-        # Twice the area of a quadrilateral is the cross product of its diagonals.
-        whole = np.abs(
-            (col_4n[2] - col_4n[0]) * (row_4n[3] - row_4n[1]) - (col_4n[3] - col_4n[1]) * (row_4n[2] - row_4n[0])
-        ) / 2  # fmt: skip
-        (c0, c1), (r0, r1) = _span(col_4n), _span(row_4n)
-        near = (r1 >= 0) & (r0 < rows) & (c1 >= 0) & (c0 < cols)  # false where a corner has no place
-        within = near & (c0 == c1) & (r0 == r1)
-        at = np.flatnonzero(within)
-        square = (r0[at] * cols + c0[at]).astype(np.intp)
-        yield first * wide + at, square, np.ones(len(at)), whole[at]
-        at = np.flatnonzero(near & ~within)
-        c0, c1, r0, r1, whole = c0[at], c1[at], r0[at], r1[at], whole[at]
-        corners = np.stack([corner[at] for corner in (*col_4n, *row_4n)])
-        for down in range(int((r1 - r0).max(initial=-1)) + 1):
-            for right in range(int((c1 - c0).max(initial=-1)) + 1):
-                r, c = r0 + down, c0 + right
-                n = np.flatnonzero((r <= r1) & (c <= c1) & (r >= 0) & (r < rows) & (c >= 0) & (c < cols))
-                area = _clipped(corners[:4, n] - c[n], corners[4:, n] - r[n])
-                square = (r[n] * cols + c[n]).astype(np.intp)
-                yield first * wide + at[n], square, area / np.maximum(whole[n], 1e-300), area
+    col_4t, row_4t = _rings(col_cc), _rings(row_cc)
+    near, within, square = _placed(col_4t, row_4t, lattice)
+    tiles_wide = col_cc.shape[1] - 1
+    steps = np.arange(STEP_PX)
+    for chosen in (near & within, near & ~within):
+        tiles = np.flatnonzero(chosen)
+        for first in range(0, len(tiles), _STRIP // STEP_PX**2):
+            at = tiles[first : first + _STRIP // STEP_PX**2]
+            y = (at // tiles_wide * STEP_PX)[:, None, None] + steps[:, None]
+            x = (at % tiles_wide * STEP_PX)[:, None, None] + steps
+            flat, exists = y * shape[1] + x, (y < shape[0]) & (x < shape[1])
+            patch = [corner[at] for corner in (*col_4t, *row_4t)]
+            if within[at[0]]:
+                area = _areas(patch)[exists]
+                where = np.broadcast_to(square[at][:, None, None], flat.shape)[exists]
+                yield flat[exists], where, np.ones(len(area)), area
+            else:
+                yield from _split_each(patch, flat[exists], exists, lattice)
+
+
+def _areas(patch: Sequence[Floats]) -> Floats:
+    """Areas of the quadrilaterals of tiles, (tile, y, x).
+
+    The Jacobian of a bilinear map is linear, so that its value at a quadrilateral's centre is its mean there.
+    """
+    ax, bx, cx, dx, ay, by, cy, dy = patch
+    twist_x, twist_y = ax - bx + cx - dx, ay - by + cy - dy
+    middles = (np.arange(STEP_PX) + 0.5) / STEP_PX
+    corner = (bx - ax) * (dy - ay) - (by - ay) * (dx - ax)
+    along = (bx - ax) * twist_y - (by - ay) * twist_x
+    down = twist_x * (dy - ay) - twist_y * (dx - ax)
+    jacobian = (corner[:, None] + down[:, None] * middles)[:, :, None] + (along[:, None] * middles)[:, None, :]
+    areas: Floats = np.abs(jacobian) / STEP_PX**2
+    return areas
+
+
+def _split_each(
+    patch: Sequence[Floats], flat: Ints, exists_tyx: Mask, lattice: tuple[int, ...]
+) -> Iterator[tuple[Ints, Ints, Floats, Floats]]:
+    """As `_split`, of tiles that reach several squares: quadrilateral by quadrilateral."""
+    share = np.arange(STEP_PX + 1) / STEP_PX
+    quads: list[list[Floats]] = []
+    for a, b, c, d in (patch[:4], patch[4:]):
+        left = a[:, None] + (d - a)[:, None] * share
+        right = b[:, None] + (c - b)[:, None] * share
+        corner = left[:, :, None] + (right - left)[:, :, None] * share
+        around = (corner[:, :-1, :-1], corner[:, :-1, 1:], corner[:, 1:, 1:], corner[:, 1:, :-1])
+        quads.append([one[exists_tyx] for one in around])
+    col_4n, row_4n = quads
+    rows, cols = lattice
+    # Twice the area of a quadrilateral is the cross product of its diagonals.
+    whole = np.abs(
+        (col_4n[2] - col_4n[0]) * (row_4n[3] - row_4n[1]) - (col_4n[3] - col_4n[1]) * (row_4n[2] - row_4n[0])
+    ) / 2  # fmt: skip
+    near, within, square = _placed(col_4n, row_4n, lattice)
+    at = np.flatnonzero(near & within)
+    yield flat[at], square[at], np.ones(len(at)), whole[at]
+    at = np.flatnonzero(near & ~within)
+    flat, whole = flat[at], whole[at]
+    x_4n, y_4n = (np.stack([corner[at] for corner in corners]) for corners in (col_4n, row_4n))
+    (c0, c1), (r0, r1) = _span(list(x_4n)), _span(list(y_4n))
+    for south in range(int((r1 - r0).max(initial=-1)) + 1):
+        for east in range(int((c1 - c0).max(initial=-1)) + 1):
+            row, col = r0 + south, c0 + east
+            n = np.flatnonzero((row <= r1) & (col <= c1) & (row >= 0) & (row < rows) & (col >= 0) & (col < cols))
+            area = _clipped(x_4n[:, n] - col[n], y_4n[:, n] - row[n])
+            yield flat[n], (row[n] * cols + col[n]).astype(np.intp), area / np.maximum(whole[n], 1e-300), area
+
+
+def _placed(col_4n: Sequence[Floats], row_4n: Sequence[Floats], lattice: tuple[int, ...]) -> tuple[Mask, Mask, Ints]:
+    """Of each quadrilateral whether it may reach the lattice, whether it lies within one square, and that square."""
+    rows, cols = lattice
+    (c0, c1), (r0, r1) = _span(col_4n), _span(row_4n)
+    near = (r1 >= 0) & (r0 < rows) & (c1 >= 0) & (c0 < cols)  # false where a corner has no place
+    square = np.where(near, r0 * cols + c0, 0).astype(np.intp)
+    return near, (c0 == c1) & (r0 == r1), square
 
 
 def _rings(corner_yx: Floats) -> list[Floats]:
@@ -199,20 +256,18 @@ def _ramp(x: Floats) -> Floats:
     return ramp
 
 
-def _positions(image: SourceImage, offset: float, epsg: int, transform: Any) -> tuple[Floats, Floats]:
-    """Where an image's pixels lie in another pixel grid: (column, row) of their corners, or of their centres.
+def _controls(image: SourceImage, offset: float, epsg: int, transform: Any) -> tuple[Floats, Floats]:
+    """Where every eighth of an image's pixels lies in another pixel grid: (column, row) of its corner or its centre.
 
-    offset: 0 for the corners, of which there is one more along each side; 0.5 for the centres.
+    offset: 0 for corners, 0.5 for centres.
     """
-    rows, cols = (size + (1 if offset == 0 else 0) for size in image.pixels_yx.shape)
-    at_row, at_col = controls(rows), controls(cols)
+    rows, cols = image.pixels_yx.shape
     a, b, c, d, e, f = image.transform
-    col_cc, row_cc = np.meshgrid(at_col + offset, at_row + offset)
+    col_cc, row_cc = np.meshgrid(controls(cols) + offset, controls(rows) + offset)
     x, y = a * col_cc + b * row_cc + c, d * col_cc + e * row_cc + f
     if image.epsg != epsg:
         x, y = project(image.epsg, epsg, x, y)
         if epsg == WGS84:  # no jump within the image, and the turn that the other grid counts in
             x = x[0, 0] + (x - x[0, 0] + 180) % 360 - 180
             x += 360 * np.round((transform[2] - x[0, 0]) / 360)
-    found = to_pixels(transform, x, y)
-    return between(found[0], at_row, at_col, rows, cols), between(found[1], at_row, at_col, rows, cols)
+    return to_pixels(transform, x, y)

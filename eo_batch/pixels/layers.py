@@ -1,7 +1,7 @@
 """One band of one scene on a block's grid, given out some rows at a time. Legend: y rows, x columns.
 
-Where the grids nest, pixels are converted when they are asked for, a strip at a time that stays in a core's cache;
-otherwise the whole band is resampled first.
+Pixels are brought onto the grid when they are asked for, a strip at a time that stays in a core's cache. Where the
+grids nest they are converted then, too; otherwise all are converted first, since each may be needed for several.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from eo_batch.core.scenes import Affine6
 from eo_batch.core.sensors import Resampling
-from eo_batch.pixels.align import PixelGrid, SourceImage, align, nesting_ratio
+from eo_batch.pixels.align import align, averaged
+from eo_batch.pixels.grids import PixelGrid, SourceImage, nesting_ratio
+from eo_batch.pixels.warp import Warp
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
+_STRIP_PX = 2**16
+"""Pixels that are converted at a time."""
 Convert = Callable[[Pixels, Mask | None], tuple[Pixels, Mask]]
 """Pixels of a file and the file's own mask (None where it has none) to storage values and
 their validity: each pixel by itself."""
@@ -64,9 +68,18 @@ def layer_of(source: Raster, grid: PixelGrid, method: Resampling, convert: Conve
     ratio = nesting_ratio(whole, grid)
     if ratio == 1.0 or (ratio is not None and method == "nearest"):
         return _Nested(source, grid, round(ratio), convert)
-    pixels, valid = convert(source.pixels_yx, source.mask_yx)
-    aligned = align(SourceImage(pixels, valid, source.epsg, source.transform), grid, method)
-    return Whole(aligned.pixels_yx, aligned.valid_yx)
+    mask = source.mask_yx
+    if averaged(whole, grid, method) > 1:
+        pixels, valid = convert(source.pixels_yx, mask)
+        aligned = align(SourceImage(pixels, valid, source.epsg, source.transform), grid, method)
+        return Whole(aligned.pixels_yx, aligned.valid_yx)
+    height, width = source.pixels_yx.shape
+    step = max(_STRIP_PX // width, 1)
+    warp = Warp(whole, convert(source.pixels_yx[:0], None)[0].dtype, grid, method)
+    for first in range(0, height, step):
+        rows = slice(first, first + step)
+        warp.put(first, *convert(source.pixels_yx[rows], None if mask is None else mask[rows]))
+    return _Warped(warp)
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,15 @@ class Whole:
     def rows(self, first: int, last: int) -> Strip:
         at = (slice(0, last - first), slice(0, self.pixels_yx.shape[1]))
         return Strip(at, self.pixels_yx[first:last], self.valid_yx[first:last])
+
+
+@dataclass(frozen=True)
+class _Warped:
+    warp: Warp
+
+    def rows(self, first: int, last: int) -> Strip:
+        pixels, valid = self.warp.rows(first, last)
+        return Strip((slice(0, last - first), slice(0, pixels.shape[1])), pixels, valid)
 
 
 @dataclass(frozen=True)

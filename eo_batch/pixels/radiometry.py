@@ -56,6 +56,8 @@ def to_storage(
         return stored
     if kind.kind == "classes":
         return np.where(valid_yx, pixels_yx, 0).astype(np.uint16)
+    if kind.dtype == "float32" and pixels_yx.dtype == np.float32 and (scale, offset_dn, is_db) == (1, 0, False):
+        return np.where(valid_yx, pixels_yx, np.float32(0))
     values = (np.where(valid_yx, pixels_yx, 0).astype(np.float64) + offset_dn) * scale
     if is_db:
         values = 10.0 ** (values / 10.0)

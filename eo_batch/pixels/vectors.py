@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from eo_batch.core.sensors import Kind
 from eo_batch.core.utm import WGS84, Floats, project, zone_of_epsg
-from eo_batch.pixels.align import PixelGrid
+from eo_batch.pixels.grids import PixelGrid
 
 _NEAR_DEG = 1.0
 """How far around a grid boxes are looked at."""

@@ -11,6 +11,8 @@ from eo_batch.runners.manifests import Manifest
 
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_SLOW_KUBELET = re.compile("timed out|deadline exceeded|failed to reserve container name")
+"""What it says of a start that it could not finish in time, and tries again."""
 _PREEMPTION = re.compile(r"(?:no new claims to deallocate, *)?preemption:")
 """Where the scheduler goes on to say whom it could not have driven out."""
 _SOME = 50
@@ -81,7 +83,9 @@ def pods_wait(pods: Iterable[Manifest]) -> Iterator[Wait]:
                     f"image {container['image']} can't be pulled ({reason}){why}; check cluster.image", mends=False
                 )
             elif reason in _START:
-                yield Wait(f"the pods can't be started ({reason}): {text}; check cluster.secrets", mends=False)
+                slow = _SLOW_KUBELET.search(text) is not None
+                check = "" if slow else "; check cluster.secrets"
+                yield Wait(f"the pods can't be started ({reason}): {text}{check}", mends=slow)
 
 
 def lost_pods(pods: Iterable[Manifest], now: datetime) -> Iterator[Wait]:

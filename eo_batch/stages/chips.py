@@ -31,11 +31,11 @@ from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes
 from eo_batch.io.vectors import VectorReader
 from eo_batch.io.windows import RawImage
-from eo_batch.pixels.align import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.areas import class_areas, conserve, overlaid
 from eo_batch.pixels.borders import swath_border
 from eo_batch.pixels.chips import any_of, chips_of, share_of
 from eo_batch.pixels.derived import derive, halo_px
+from eo_batch.pixels.grids import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.joining import Joined
 from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
 from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels

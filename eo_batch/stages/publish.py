@@ -1,7 +1,7 @@
 """Stage `publish`: what the chips are worth knowing about, in four tables.
 
-chips.parquet      GeoParquet, one row a chip: where it is, its split, how valid it is, its class proportions by area,
-                   and how many points lie in it
+chips.parquet      GeoParquet, one row a chip: where it is, its split, of each sensor and bin what became of it and how
+                   valid it is, its class proportions by area, and how many points lie in it
 bandstats.parquet  one row a chip, bin, array and band: count, mean, standard deviation
 ledger.parquet     one row for every chip x sensor x bin with its outcome, and for every file and scene that was
                    lost, replaced or left out, with the cause
@@ -88,14 +88,17 @@ def _chips(
             "slot": axes.first_slot(block) + block.place(cell),
         }
     for shard, receipt in zip(plan.shards, receipts, strict=True):
-        for chip_id, share in receipt.valid.items():
-            rows[chip_id][f"valid:{shard.sensor}:{shard.bin_key}"] = share
+        place = f"{shard.sensor}:{shard.bin_key}"
+        for chip_id, state in receipt.chips.items():
+            rows[chip_id][f"state:{place}"] = state
+            rows[chip_id][f"valid:{place}"] = receipt.valid.get(chip_id)
     for row in counts.to_pylist():
         if row["n"]:
             rows[row["chip_id"]][f"count:{row['array']}:{row['band']}"] = round(row["mean"] * row["n"])
-    names = sorted({key for row in rows.values() for key in row if key.startswith(("valid:", "count:"))})
     columns: dict[str, pa.Array] = {field.name: _column(rows, field.name, field.type) for field in _CHIPS}
-    columns |= {name: _column(rows, name, pa.float64()) for name in names}
+    for prefix, kind in _PER_BIN.items():
+        for name in sorted({key for row in rows.values() for key in row if key.startswith(prefix)}):
+            columns[name] = _column(rows, name, kind)
     areas: dict[tuple[str, str], dict[int, float]] = {}
     for row in labels.to_pylist():
         areas.setdefault((row["array"], row["chip_id"]), {})[row["code"]] = row["area_m2"]
@@ -207,6 +210,8 @@ _CHIPS = pa.schema(
         ("slot", pa.int64()),
     ]
 )
+_PER_BIN = {"state:": pa.string(), "valid:": pa.float64(), "count:": pa.float64()}
+"""Columns of `chips.parquet` for each sensor and bin, as `valid:s2:202306P1M`; of points for each array and band."""
 _LEDGER = pa.schema(
     [
         ("level", pa.string()),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from eo_batch.cli.stopping import stoppable
 from eo_batch.core.errors import Interrupted
 from eo_batch.entry.run import Run
 from eo_batch.io.store import parse_store
@@ -100,6 +101,36 @@ def test_it_stops_at_once_and_says_how_to_go_on(
         end(process)
     web.mend()
     finished(tmp_path, f"{web.url}/items.json", undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_import_that_is_stopped_stops_the_run(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules in C make an error of their own of whatever is raised while they are made; what was left is told."""
+    (tmp_path / "half_made.py").write_text(
+        f"import signal\ntry:\n    signal.raise_signal({int(number)})\nfinally:\n    import_of.nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(number)
+
+    def run() -> None:
+        with stoppable("eo-batch run x"):
+            try:
+                __import__("half_made")
+            except NameError as error:
+                error.add_note("a lease is left behind")
+                raise
+
+    with pytest.raises(Interrupted, match="Go on with: eo-batch run x") as caught:
+        run()
+    assert caught.value.__notes__ == ["a lease is left behind"]
+    assert signal.getsignal(number) == before
+
+
+def test_what_is_wrong_by_itself_is_told_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), stoppable("eo-batch run x"):
+        raise ZeroDivisionError
 
 
 def test_no_worker_outlives_its_parent(web: Web, tmp_path: Path, undisturbed: Run) -> None:

@@ -185,6 +185,11 @@ def test_what_was_lost_altogether_is_invalid_and_says_so(web: Web, store: Store,
     assert all(row["state"] == "read_failed" and row["valid"] == 0 for (name, _), row in chips.items() if name == "s2")
     assert {row["state"] for (name, _), row in chips.items() if name == "labels"} >= {"read_failed"}
     assert all("missing" in row["cause"] for row in chips.values() if row["state"] == "read_failed")
+    published = read_table(run.store, f"{run.identity.prefix('publish')}/chips.parquet").to_pylist()
+    for (sensor, chip_id), row in chips.items():
+        [chip] = [chip for chip in published if chip["chip_id"] == chip_id]
+        place = f"{sensor}:{row['bin']}"
+        assert (chip[f"state:{place}"], chip[f"valid:{place}"]) == (row["state"], row["valid"])
 
 
 def test_a_file_that_is_refused_is_not_asked_for_again(web: Web, store: Store) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from tests.cluster.given import S3, Images
 from tests.cluster.kube import apply, get, kill_program, kubectl, namespace, wait_for
 from tests.cluster.runs import Reference
 from tests.cluster.s3 import secret
-from tests.runners.calls import Fine, Shelf
+from tests.runners.calls import Fine, Held, Shelf
 from tests.runners.contract import agree, run
 from tests.runners.receipted import Receipted
 
@@ -169,15 +170,19 @@ def test_more_work_brings_more_workers_and_less_takes_them_away(placement: Place
     with dask_runner(placement, "adaptive") as runner:
         run(Shipping(runner), Fine(notes), (0,))
         assert len(pods(space, "adaptive", "worker")) == 1
-        most = 0
+        held, indices = Held(notes), tuple(range(1, 13))
 
-        def on_event(event: Event) -> None:
-            nonlocal most
-            most = max(most, len(pods(space, "adaptive", "worker")))
+        def let_go() -> None:
+            try:
+                wait_for(lambda: sum(map(held.begun, indices)) == 2, "two workers run one each", 120)
+            finally:
+                notes.write(Held.GO, "")
 
-        outcome = runner.run(Job("test", tuple(range(1, 13)), Shipped(Receipted(notes, takes_s=3.0))), on_event)
-        assert outcome.done == set(range(1, 13))
-        assert most == 2
+        with ThreadPoolExecutor(1) as beside:
+            watching = beside.submit(let_go)
+            outcome, _ = run(Shipping(runner), held, indices)
+            watching.result()
+        assert outcome.done == set(indices)
         runner.place.want(1)  # as a run does whose last shard is running
         wait_for(lambda: len(pods(space, "adaptive", "worker")) == 1, "one worker is left", 90)
     assert left(space, "adaptive") == []

@@ -71,8 +71,8 @@ def test_a_job_that_reaches_its_deadline_is_ended_by_kubernetes(placement: Place
     with held_lease(placement, "late") as lease:
         start(placement.model_copy(update={"cluster": cluster}), lease)
         wait_for(lambda: kube.list(POD) == [], "its pods are gone", 60)
-        (job,) = kube.list(JOB)
-        ended = end_of(job)
+        wait_for(lambda: end_of(*kube.list(JOB)) is not None, "it has ended", 30)
+        ended = end_of(*kube.list(JOB))
         assert ended is not None
         assert (ended[0], ended[1]) == (False, "DeadlineExceeded")
 

@@ -17,7 +17,8 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from eo_batch.core.scenes import Affine6
-from eo_batch.pixels.align import Aligned, PixelGrid, SourceImage, align, outline_in
+from eo_batch.pixels.align import Aligned, align
+from eo_batch.pixels.grids import PixelGrid, SourceImage, outline_in
 
 Pixels = NDArray[Any]
 

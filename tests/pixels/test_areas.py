@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from eo_batch.core.sensors import Resampling
 from eo_batch.core.utm import project
-from eo_batch.pixels.align import PixelGrid, SourceImage
 from eo_batch.pixels.areas import class_areas, conserve
+from eo_batch.pixels.grids import PixelGrid, SourceImage
 
 LON, LAT = 14.3, 48.2
 HOW: tuple[Resampling, ...] = ("sum", "mean")

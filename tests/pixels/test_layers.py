@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from eo_batch.io.windows import RawImage
-from eo_batch.pixels.align import PixelGrid, SourceImage, align
+from eo_batch.pixels.align import align
+from eo_batch.pixels.grids import PixelGrid, SourceImage
 from eo_batch.pixels.layers import layer_of
 
 GRID = PixelGrid(32633, 500000.0, 5400000.0, 10.0, 24, 18)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eo_batch.core.utm import project
-from eo_batch.pixels.align import PixelGrid
+from eo_batch.pixels.grids import PixelGrid
 from eo_batch.pixels.vectors import count_points, cover_polygons, meets
 
 BLOCKS = [PixelGrid(32633, 499_200.0 + 640 * c, 5_299_840.0 + 640 * r, 64.0, 10, 10) for r in (0, 1) for c in (0, 1)]

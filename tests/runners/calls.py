@@ -76,6 +76,17 @@ class Fine(Noting):
         return lambda: index  # what a call returns need not pickle
 
 
+class Held(Noting):
+    """Goes on when somebody lets it go."""
+
+    GO = "go"
+
+    def __call__(self, index: int) -> None:
+        self.begin(index)
+        while self.GO not in self._names():
+            time.sleep(0.2)
+
+
 class Failing(Noting):
     """Index 1 fails for good, 2 for ever though it may pass, 3 passes at the third try, 5 by a fault of our own."""
 

@@ -69,6 +69,17 @@ def test_a_pod_that_does_not_start_and_of_which_nothing_is_said_may_be_stuck() -
         ),
         (
             pod(
+                waiting={
+                    "reason": "CreateContainerConfigError",
+                    "message": "failed to sync secret cache: timed out waiting for the condition",
+                }
+            ),
+            "the pods can't be started (CreateContainerConfigError): failed to sync secret cache: timed out waiting "
+            "for the condition",
+            True,
+        ),
+        (
+            pod(
                 conditions=[
                     {
                         "type": "PodScheduled",

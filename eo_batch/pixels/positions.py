@@ -1,0 +1,40 @@
+"""Where the pixels of one grid lie in another. Legend: y rows (downwards), x columns, c control points.
+
+Coordinates are transformed exactly for every eighth pixel along each side, and interpolated between: up to latitude 84
+the curvature over 8 pixels stays below 2e-4 pixel for pixels of 10 m, 2e-3 for those of 120 m.
+"""
+
+import numpy as np
+
+from eo_batch.core.scenes import Affine6
+from eo_batch.core.utm import Floats
+
+STEP_PX = 8
+
+
+def controls(length: int) -> Floats:
+    """Positions of the pixels whose coordinates are transformed exactly, along a side of `length` pixels. The last lies
+    beyond the side."""
+    return np.arange(-(-length // STEP_PX) + 1, dtype=np.float64) * STEP_PX
+
+
+def between(values_cc: Floats, rows: slice, cols: int) -> Floats:
+    """Bilinear interpolation of values at such positions, (row, column), to all pixels of some rows, (y, x)."""
+    at = np.arange(rows.start, rows.stop) / STEP_PX
+    above = at.astype(np.intp)
+    share = (at - above)[:, None]
+    along_yc = values_cc[above] * (1 - share) + values_cc[above + 1] * share
+    slope_yc = np.diff(along_yc) / STEP_PX
+    found: Floats = np.empty((*slope_yc.shape, STEP_PX))
+    here_yc = along_yc[:, :-1].copy()
+    for step in range(STEP_PX):
+        found[..., step] = here_yc
+        here_yc += slope_yc
+    return found.reshape(len(at), -1)[:, :cols]
+
+
+def to_pixels(transform: Affine6, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Position in a pixel grid, pixels from its corner: (column, row)."""
+    a, b, c, d, e, f = transform
+    det = a * e - b * d
+    return (e * (x - c) - b * (y - f)) / det, (a * (y - f) - d * (x - c)) / det

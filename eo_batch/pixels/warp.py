@@ -1,0 +1,155 @@
+"""An image looked up from the pixels of a grid that does not nest with its own. Legend: y rows, x columns."""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eo_batch.core.sensors import Resampling
+from eo_batch.core.utm import WGS84, Floats, project
+from eo_batch.pixels.grids import Mask, PixelGrid, Pixels, SourceImage
+from eo_batch.pixels.positions import between, controls, to_pixels
+
+MIN_WEIGHT = 0.5
+"""A resampled pixel is valid if at least this share of its kernel's weight lies on valid pixels."""
+_STRIP_PX = 2**16
+"""Pixels that are resampled at a time: few enough for a core's cache."""
+
+
+class Warp:
+    """An image on a grid, resampled some rows at a time when they are asked for.
+
+    Of `source` only shape and place are looked at: `put` brings the pixels, all of them before any row of the grid is
+    asked for.
+    """
+
+    def __init__(self, source: SourceImage, dtype: np.dtype[Any], grid: PixelGrid, method: Resampling) -> None:
+        """dtype: of the pixels. method: `nearest`, or else bilinear."""
+        self._grid, self._epsg, self._transform = grid, source.epsg, source.transform
+        self._shape, self._dtype = source.pixels_yx.shape, dtype
+        self._values: _Nearest | _Bilinear = (_Nearest if method == "nearest" else _Bilinear)(self._shape, self._dtype)
+        if source.epsg != grid.epsg:
+            self._col_cc, self._row_cc = to_pixels(source.transform, *_controls(grid, source.epsg))
+
+    def put(self, first: int, pixels_yx: Pixels, valid_yx: Mask) -> None:
+        """The source's rows from `first` on."""
+        self._values.put(first, pixels_yx, valid_yx)
+
+    def rows(self, first: int, last: int) -> tuple[Pixels, Mask]:
+        """The grid's rows `first` to `last` (exclusive), and which pixels are valid."""
+        pixels = np.zeros((last - first, self._grid.cols), self._dtype)
+        valid = np.zeros(pixels.shape, bool)
+        step = max(_STRIP_PX // self._grid.cols, 1)
+        for start in range(first, last, step):
+            strip = slice(start - first, min(start + step, last) - first)
+            col_yx, row_yx = self._positions(slice(start, strip.stop + first))
+            inside = (col_yx >= 0) & (col_yx < self._shape[1]) & (row_yx >= 0) & (row_yx < self._shape[0])
+            if not inside.any():
+                continue
+            if not inside.all():
+                col_yx, row_yx = np.where(inside, col_yx, 0), np.where(inside, row_yx, 0)
+            pixels[strip], valid[strip] = self._values.at(col_yx, row_yx, inside)
+        return pixels, valid
+
+    def _positions(self, rows: slice) -> tuple[Floats, Floats]:
+        """Where the centres of the grid's pixels lie in the source, pixels from its corner: (column, row)."""
+        grid = self._grid
+        if self._epsg == grid.epsg:
+            x = grid.left + (np.arange(grid.cols) + 0.5) * grid.pixel
+            y = grid.top - (np.arange(rows.start, rows.stop) + 0.5) * grid.pixel
+            return to_pixels(self._transform, *np.meshgrid(x, y))
+        col_yx, row_yx = (between(values, rows, grid.cols) for values in (self._col_cc, self._row_cc))
+        if self._epsg == WGS84:  # whole turns towards the window's middle
+            turn, middle = 360.0 / abs(self._transform[0]), self._shape[1] / 2
+            col_yx = middle + (col_yx - middle + turn / 2) % turn - turn / 2
+        return col_yx, row_yx
+
+
+@lru_cache(maxsize=4)
+def _controls(grid: PixelGrid, epsg: int) -> tuple[Floats, Floats]:
+    """Coordinates (x, y) in another CRS of every eighth pixel's centre: the same for all scenes of that CRS."""
+    col, row = np.meshgrid(controls(grid.cols), controls(grid.rows))
+    x, y = project(grid.epsg, epsg, grid.left + (col + 0.5) * grid.pixel, grid.top - (row + 0.5) * grid.pixel)
+    if epsg == WGS84:  # no jump within the grid, or what is interpolated between would be anywhere
+        x = x[0, 0] + (x - x[0, 0] + 180) % 360 - 180
+    return x, y
+
+
+class _Nearest:
+    """The pixel in which a position lies."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._pixels, self._valid = np.zeros(shape, dtype), np.zeros(shape, bool)
+
+    def put(self, first: int, pixels_yx: Pixels, valid_yx: Mask) -> None:
+        rows = slice(first, first + len(pixels_yx))
+        self._valid[rows] = valid_yx
+        np.copyto(self._pixels[rows], pixels_yx, where=valid_yx)
+
+    def at(self, col_yx: Floats, row_yx: Floats, inside_yx: Mask) -> tuple[Pixels, Mask]:
+        at = row_yx.astype(np.intp) * self._pixels.shape[1] + col_yx.astype(np.intp)
+        valid = self._valid.take(at) & inside_yx
+        return np.where(valid, self._pixels.take(at), self._pixels.dtype.type(0)), valid
+
+
+class _Bilinear:
+    """The mean of the four pixels around a position, by distance.
+
+    Pixels that are not valid are NaN, as is a rim around the source: where none of the four is, as nearly everywhere,
+    nothing else has to be looked at.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        narrow = dtype == np.float32 or dtype.itemsize <= 2
+        self._dtype = dtype
+        self._values = np.empty((shape[0] + 2, shape[1] + 2), np.float32 if narrow else np.float64)
+        self._values[[0, -1]] = np.nan
+        self._values[:, [0, -1]] = np.nan
+
+    def put(self, first: int, pixels_yx: Pixels, valid_yx: Mask) -> None:
+        inner = self._values[1 + first : 1 + first + len(pixels_yx), 1:-1]
+        inner[...] = pixels_yx
+        inner[~valid_yx] = np.nan
+
+    def at(self, col_yx: Floats, row_yx: Floats, inside_yx: Mask) -> tuple[Pixels, Mask]:
+        x, y = col_yx + 0.5, row_yx + 0.5  # from the centre of the rim's first pixel
+        left, top = x.astype(np.intp), y.astype(np.intp)
+        at = top * self._values.shape[1] + left
+        right, down = ((along - whole).astype(self._values.dtype) for along, whole in ((x, left), (y, top)))
+        above, below, beyond, across = (self._around(at, step) for step in range(4))
+        for low, high in ((above, below), (beyond, across)):
+            high -= low
+            high *= right
+            low += high
+        beyond -= above
+        beyond *= down
+        above += beyond
+        valid = inside_yx & ~np.isnan(above)
+        odd = np.flatnonzero(inside_yx & ~valid)
+        if len(odd):
+            above.flat[odd], valid.flat[odd] = self._of_some(at.ravel()[odd], right.ravel()[odd], down.ravel()[odd])
+        return cast(np.where(valid, above, above.dtype.type(0)), self._dtype), valid
+
+    def _around(self, at: NDArray[np.intp], step: int) -> Any:
+        """One of the four: above left, above right, below left, below right."""
+        return self._values.ravel()[step % 2 + step // 2 * self._values.shape[1] :].take(at)
+
+    def _of_some(self, at: NDArray[np.intp], right: Floats, down: Floats) -> tuple[Floats, Mask]:
+        """The mean of those that are valid, and whether they weigh enough."""
+        total, weight = np.zeros(at.shape), np.zeros(at.shape)
+        for step in range(4):
+            value = self._around(at, step).astype(np.float64)
+            share = (right if step % 2 else 1 - right) * (down if step // 2 else 1 - down) * ~np.isnan(value)
+            total += np.where(share > 0, share * value, 0)
+            weight += share
+        valid = weight >= MIN_WEIGHT - 1e-6
+        return np.divide(total, weight, out=np.zeros(at.shape), where=valid), valid
+
+
+def cast(values: Floats, dtype: np.dtype[Any]) -> Pixels:
+    """Values in another type; whole numbers are rounded, halves to even."""
+    if np.issubdtype(dtype, np.integer):
+        info = np.iinfo(dtype)
+        return np.clip(np.rint(values), info.min, info.max).astype(dtype)
+    return values.astype(dtype, copy=False)
