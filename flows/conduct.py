@@ -9,7 +9,9 @@ from prefect.states import Completed, Failed, State
 from eo_batch.core.errors import UsageError
 from eo_batch.core.placement import Placement
 from eo_batch.entry.drive import drive_stage
+from eo_batch.entry.estimates import Terms
 from eo_batch.entry.launch import runner_of
+from eo_batch.entry.quarantine import release
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import stages_of
 from flows.cancelling import ending_if_cancelled
@@ -17,6 +19,9 @@ from flows.parameters import Engine
 from flows.plain import plainly
 from flows.progress import shown
 from flows.turns import taken
+
+FREE = Terms()
+"""No price table and no limit."""
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE)
@@ -33,11 +38,20 @@ def run_workflow(follow: Callable[[], None]) -> None:
     follow()
 
 
-def conduct(run: Run, placement: Placement, engine: Engine, until: str | None, price: float | None) -> State[None]:
+def conduct(
+    run: Run,
+    placement: Placement,
+    engine: Engine,
+    until: str | None,
+    price: float | None,
+    terms: Terms = FREE,
+    retry_quarantined: bool = False,
+) -> State[None]:
     """Run all stages up to `until` (all of them if None); the state to end a flow with.
 
     A shard that has a receipt is not run again, so a flow run takes up what an earlier one left. Whatever this started
-    elsewhere is gone when it returns or raises. Raises UsageError where a placement can't do what is asked.
+    elsewhere is gone when it returns or raises. Raises UsageError where a placement can't do what is asked, PlanError
+    if the run would cost more than the terms allow.
     """
     stages = stages_of(run)
     if until is not None and until not in stages:
@@ -47,6 +61,9 @@ def conduct(run: Run, placement: Placement, engine: Engine, until: str | None, p
     skipped = taken(run)
     if skipped is not None:
         return skipped
+    terms.admit(run)
+    if retry_quarantined:
+        release(run)
     run.submit()
     with ending_if_cancelled(), shown(run, price) as progress:
         if engine == "argo":

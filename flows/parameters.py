@@ -57,6 +57,6 @@ Engine = Literal["prefect", "argo"]
 Stage = Literal["plan", "chips", "publish", "pretrain", "embed", "probe", "report"]
 
 Price = Annotated[float, Field(ge=0)]
-"""What a CPU hour costs, in any currency."""
+"""An amount in any currency."""
 
 Days = Annotated[int, Field(ge=0)]

@@ -313,8 +313,7 @@ def _drive(
     if until is not None and until not in stages_of(opened):
         raise UsageError(f"--until {until!r} is no stage of this run; its stages are {', '.join(stages_of(opened))}")
     if terms is not None:
-        terms.check(opened)
-        terms.keep(opened)
+        terms.admit(opened)
     if retry_quarantined:
         release(opened)
     with stoppable(again), watcher(opened) as watching:

@@ -190,6 +190,6 @@ def check_cost(lines: Sequence[Line], prices: Prices, most: float) -> None:
         by_stage[line.work.stage] = by_stage.get(line.work.stage, 0.0) + prices.cost(line.amounts)
     dearest = max(by_stage, key=lambda stage: by_stage[stage])
     raise PlanError(
-        f"the run would cost {cost:.2f} {prices.currency}, over --max-cost={most:g}; {dearest} takes "
+        f"the run would cost {cost:.2f} {prices.currency}, over max_cost={most:g}; {dearest} takes "
         f"{by_stage[dearest]:.2f} of it: use {CHEAPER.get(dearest, 'a smaller area')}"
     )

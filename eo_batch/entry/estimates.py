@@ -33,10 +33,16 @@ class Terms:
             check_cost(lines, self.prices, self.max_cost)
         return lines
 
-    def check(self, run: Run) -> None:
-        """Raise PlanError if a run costs more than `max_cost`: by its frozen plan, or by one that is not written."""
-        if self.max_cost is None:
-            return
+    def admit(self, run: Run) -> None:
+        """Write prices and calibration into the run, for its report. Raises PlanError if it costs more than `max_cost`:
+        by its frozen plan, or by one that is not written."""
+        if self.max_cost is not None:
+            self._check(run)
+        for name, given in ((layout.PRICES, self.prices), (layout.CALIBRATION, self.calibration)):
+            if given is not None:
+                run.store.put(f"{run.spec.name}/{name}", given.model_dump_json(indent=1).encode())  # JSON is YAML
+
+    def _check(self, run: Run) -> None:
         if has_scenes(run.store, run.identity.prefix("plan")):
             self.estimate(run.spec, run.plan)
         else:
@@ -44,17 +50,11 @@ class Terms:
 
             self.estimate(run.spec, preview(run.spec, run.settings))
 
-    def keep(self, run: Run) -> None:
-        """Write what was given into the run, for its report."""
-        for name, given in ((layout.PRICES, self.prices), (layout.CALIBRATION, self.calibration)):
-            if given is not None:
-                run.store.put(f"{run.spec.name}/{name}", given.model_dump_json(indent=1).encode())  # JSON is YAML
 
-
-def read_terms(prices: Path | None, calibration: Path | None, max_cost: float | None) -> Terms:
+def read_terms(prices: Path | str | None, calibration: Path | str | None, max_cost: float | None) -> Terms:
     """Terms of files. Raises UsageError if one can't be read or prices are missing, SpecError naming wrong fields."""
     if max_cost is not None and prices is None:
-        raise UsageError(f"--max-cost={max_cost:g} needs a price table; give one with --prices (docs/cost.md)")
+        raise UsageError(f"max_cost={max_cost:g} needs a price table: give one as prices (--prices, docs/cost.md)")
     return Terms(
         Prices.parse(_text(prices), str(prices)) if prices else None,
         Calibration.parse(_text(calibration), str(calibration)) if calibration else None,
@@ -73,8 +73,8 @@ def calibrate(run: Run) -> Calibration:
     return calibrated(run.spec, run.plan, receipts, source)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path | str) -> str:
     try:
-        return path.read_text()
+        return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} can't be read: {error}") from error

@@ -94,7 +94,7 @@ def test_a_dear_run_is_refused_by_its_dearest_stage() -> None:
     lines = estimate(run, plan, Calibration(source="here", rates={"embed": dear}))
     cost = PRICES.cost(sum((line.amounts for line in lines), Amounts()))
     check_cost(lines, PRICES, cost)
-    with pytest.raises(PlanError, match=rf"would cost {cost:.2f} EUR, over --max-cost=1; embed takes .*pretrain.seeds"):
+    with pytest.raises(PlanError, match=rf"would cost {cost:.2f} EUR, over max_cost=1; embed takes .*pretrain.seeds"):
         check_cost(lines, PRICES, 1)
 
 

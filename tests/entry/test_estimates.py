@@ -81,7 +81,7 @@ def test_commands_estimate_refuse_and_keep(
 
     for verb, more in (("plan", []), ("run", ["--store", store])):
         assert command(monkeypatch, verb, spec, *terms, "--max-cost", "1e-9", *more) == PlanError.exit_code
-        assert "over --max-cost=1e-09" in capsys.readouterr().err
+        assert "over max_cost=1e-09" in capsys.readouterr().err
         assert command(monkeypatch, verb, spec, "--max-cost", "1", *more) == UsageError.exit_code
         assert "--prices" in capsys.readouterr().err
     assert not store.exists(), "refused before anything is written"

@@ -92,6 +92,7 @@ WRONG = {
     "engine": ("dask", "'dask' is not one of ['prefect', 'argo']"),
     "until": ("chip", "'chip' is not one of ['plan',"),
     "cpu_hour_price": (-1, "less than the minimum"),
+    "max_cost": (-1, "less than the minimum"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +109,19 @@ def test_a_second_run_keeps_everything_and_says_that_it_has_no_price(done: Done)
     assert all("cost" not in row for row in rows)
     assert "no price of a CPU hour" in done.server.artifacts(done.second)["killed-cost"]["description"]
     assert "chips 0 ran and 96 kept" in done.server.state(done.second)["message"]
+
+
+def test_a_run_that_costs_too_much_is_not_begun(done: Done) -> None:
+    prices, store = Path(__file__).parents[2] / "prices" / "example.yaml", f"{done.store}/dear"
+    spec = done.server.get(f"/flow_runs/{done.first}")["parameters"]["spec"]
+    run = done.server.run(
+        "continental-run/process", {"spec": spec, "store": store, "prices": str(prices), "max_cost": 1e-9}
+    )
+    done.server.wait(run)
+    state = done.server.state(run)
+    assert state["type"] == "FAILED"
+    assert "USD, over max_cost=1e-09; " in state["message"]
+    assert done.server.find("task_runs", task_runs={"flow_run_id": {"any_": [run]}}) == []
 
 
 def test_no_secret_reached_prefect(done: Done, home: Home) -> None:
