@@ -18,11 +18,12 @@ import xarray as xr
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError, StoreMissing
 from eo_batch.core.grid import parse_chip_id
+from eo_batch.core.plan import Axes
 from eo_batch.entry.door import Door
 from eo_batch.entry.run import Run
 from eo_batch.entry.stages import prepare
 from eo_batch.io.axes import load_axes
-from eo_batch.io.cube import CubeReader
+from eo_batch.io.cube import CubeReader, prepare_cube
 from eo_batch.io.store import parse_store
 from tests.io.worlds import WEST, WHOLE, chips_receipts, cube_objects, go, spec_of
 
@@ -254,3 +255,20 @@ def test_what_the_cube_does_not_have_is_named(reader: CubeReader, run: Run, tmp_
     for place in (str(tmp_path), "memory://no-cube"):
         with pytest.raises(StoreMissing, match=r"cube\.zarr"):
             CubeReader(parse_store(place), run.identity.prefix("chips"))
+
+
+def test_arrays_are_written_once_never_shrunk_and_completed(planet: Path, tmp_path: Path) -> None:
+    run, _ = go(spec_of(planet / "items.json", WEST), parse_store(str(tmp_path)), until="plan")
+    prefix = run.identity.prefix("chips")
+    prepare(run, "chips")
+    group, axes = f"{layout.cube(prefix)}/zarr.json", load_axes(run.store, prefix)
+    expected = cube_objects(run)
+    run.store.put(group, run.store.get(group) + b"\n")
+    prepare(run, "chips")
+    prepare_cube(run.store, prefix, run.spec, Axes(axes.blocks[:1], axes.bins[:1]))
+    assert run.store.get(group).endswith(b"\n"), "it holds all that is asked for, and stays as it is"
+    # As left by whoever was killed on the way: the group's own object comes last.
+    for key in (group, f"{layout.cube(prefix)}/chip_id/c/0"):
+        run.store.delete(key)
+    prepare(run, "chips")
+    assert cube_objects(run) == expected
