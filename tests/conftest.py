@@ -49,6 +49,7 @@ LONGEST = (
     "real/test_sahara.py",
     "real/test_croatia.py",
     "flows/test_whole_run.py",
+    "truth/test_geolocation.py",
     "truth/test_planet.py",
     "serve/test_pages.py",
     "flows/test_update.py",

@@ -72,6 +72,14 @@ S2_CONVENTIONS = (
 """Harmonised (which states an offset that is already gone), not harmonised, old; rotated by tile and date."""
 
 
+def on_globe(bbox: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """A box whose longitudes go on beyond ±180 as RFC 7946 writes it: west > east crosses the antimeridian."""
+    west, south, east, north = bbox
+    west += 360 * (west < -180) - 360 * (west >= 180)
+    east += 360 * (east <= -180) - 360 * (east > 180)
+    return west, south, east, north
+
+
 class PlanetSpec(BaseModel):
     """A simulated planet. The same spec gives the same bytes."""
 
@@ -80,10 +88,10 @@ class PlanetSpec(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 7
     """Seed of everything that is drawn; another seed is another planet with the same statistics."""
 
-    centre_lon: Annotated[float, Field(ge=-179, le=179)] = 12.0
+    centre_lon: Annotated[float, Field(ge=-180, le=180)] = 12.0
     """Longitude of the centre, degrees; a multiple of 6 lies on the edge of two UTM zones."""
 
-    centre_lat: Annotated[float, Field(ge=-75, le=75)] = 48.0
+    centre_lat: Annotated[float, Field(ge=-79, le=79)] = 48.0
     """Latitude of the centre, degrees."""
 
     width_km: Annotated[float, Field(gt=0, le=100)] = 16.0
@@ -215,7 +223,7 @@ class PlanetSpec(BaseModel):
         return -half_x, -half_y, half_x, half_y
 
     def lonlat_bbox(self, margin_km: float = 0.0) -> tuple[float, float, float, float]:
-        """(west, south, east, north) of the area grown by `margin_km`, degrees."""
+        """(west, south, east, north) of the area grown by `margin_km`, degrees; longitudes go on beyond ±180."""
         _, _, half_x, half_y = self.plane_bbox_m(margin_km)
         d_lat = math.degrees(half_y / EARTH_RADIUS_M)
         d_lon = math.degrees(half_x / (EARTH_RADIUS_M * math.cos(math.radians(self.centre_lat))))
@@ -224,8 +232,11 @@ class PlanetSpec(BaseModel):
 
     @property
     def area_bbox(self) -> tuple[float, float, float, float]:
-        """(west, south, east, north) of the area, degrees: what a run asks for. All rasters cover it."""
-        return self.lonlat_bbox()
+        """(west, south, east, north) of the area, degrees: what a run asks for. All rasters cover it.
+
+        West > east crosses the antimeridian.
+        """
+        return on_globe(self.lonlat_bbox())
 
     def s2_time(self, day: int) -> datetime:
         """Sensing time of Sentinel-2 acquisition `day` (0-based), UTC."""

@@ -62,7 +62,10 @@ def write_catalog(
 
 def _filled(collection: Json, items: Sequence[Json]) -> Json:
     boxes = [item["bbox"] for item in items]
+    if any(west > east for west, _, east, _ in boxes):  # across the antimeridian: east longitudes from 0 to 360
+        boxes = [[west % 360, south, east % 360 or 360.0, north] for west, south, east, north in boxes]
     bbox = [choose(b[i] for b in boxes) for i, choose in enumerate((min, min, max, max))]
+    bbox[::2] = [lon - 360 if lon > 180 else lon for lon in bbox[::2]]
     times = [
         item["properties"].get(key) or item["properties"]["datetime"]
         for item in items

@@ -92,12 +92,13 @@ class Planet:
     def plane(self, lon: ArrayLike, lat: ArrayLike) -> tuple[F32, F32]:
         """Metres east and north of the centre. Degrees stay float64: in float32 they are 0.1 m coarse."""
         scale = math.radians(1) * EARTH_RADIUS_M
-        x = (np.asarray(lon, np.float64) - self.spec.centre_lon) * scale * self._cos_lat
+        east = np.asarray(lon, np.float64) - self.spec.centre_lon
+        x = (east - 360 * np.rint(east / 360)) * scale * self._cos_lat
         y = (np.asarray(lat, np.float64) - self.spec.centre_lat) * scale
         return x.astype(np.float32), y.astype(np.float32)
 
     def lonlat(self, x_m: ArrayLike, y_m: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Longitude and latitude, degrees, of points of the plane: the inverse of `plane`."""
+        """Longitude and latitude, degrees, of points of the plane: the inverse of `plane`. Longitudes do not wrap."""
         scale = math.radians(1) * EARTH_RADIUS_M
         lon = self.spec.centre_lon + np.asarray(x_m, np.float64) / (scale * self._cos_lat)
         return lon, self.spec.centre_lat + np.asarray(y_m, np.float64) / scale

@@ -89,10 +89,11 @@ class RasterGrid:
         return project(self.epsg, WGS84, xx, yy)
 
     def footprint(self) -> Polygon:
-        """Outline in longitude and latitude, degrees, its edges cut into eight."""
+        """Outline in longitude and latitude, degrees, its edges cut into eight; longitudes go on beyond ±180."""
         outline = shapely.segmentize(box(*self.bounds), max(self.height * self.dy, self.width * self.dx) / 8)
         x, y = np.asarray(outline.exterior.coords).T
-        return Polygon(np.column_stack(project(self.epsg, WGS84, x, y)))
+        lon, lat = project(self.epsg, WGS84, x, y)
+        return Polygon(np.column_stack([lon - 360 * np.rint((lon - lon[0]) / 360), lat]))
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,12 @@ def degree_tiles(spec: PlanetSpec, arcsec: float, size_deg: int = 1) -> list[tup
             y_last = min(math.ceil(north * per_deg), (lat + size_deg) * per_deg)
             if x_last <= x_first or y_last <= y_first:
                 continue
-            name = f"{'N' if lat >= 0 else 'S'}{abs(lat):02d}{'E' if lon >= 0 else 'W'}{abs(lon):03d}"
+            turn = -360 * math.floor((lon + 180) / 360)
+            there = lon + turn
+            name = f"{'N' if lat >= 0 else 'S'}{abs(lat):02d}{'E' if there >= 0 else 'W'}{abs(there):03d}"
             size = y_last - y_first, x_last - x_first
-            found.append((name, RasterGrid(WGS84, x_first / per_deg, y_last / per_deg, step, step, *size)))
+            left = x_first / per_deg + turn
+            found.append((name, RasterGrid(WGS84, left, y_last / per_deg, step, step, *size)))
     return found
 
 
@@ -189,10 +193,9 @@ def _zone_regions(spec: PlanetSpec) -> Iterator[tuple[Zone, tuple[float, float, 
     west, south, east, north = spec.lonlat_bbox(spec.margin_km)
     wider = spec.lonlat_bbox(spec.margin_km + spec.overlap_km)
     grow = west - wider[0]
-    first, last = zone_numbers(np.asarray([west, np.nextafter(east, -180)]))
-    for number in range(int(first), int(last) + 1):
-        zone = Zone(number, spec.centre_lat >= 0)
-        side = max(west, zone.west - grow), south, min(east, zone.west + 6 + grow), north
+    for strip in range(math.floor((west + 180) / 6), math.ceil((east + 180) / 6)):
+        zone, edge = Zone(strip % 60 + 1, spec.centre_lat >= 0), 6.0 * strip - 180
+        side = max(west, edge - grow), south, min(east, edge + 6 + grow), north
         yield zone, _utm_bounds(zone, side)
 
 

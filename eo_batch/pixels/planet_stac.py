@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
+import numpy as np
 import shapely
-from shapely.affinity import rotate
-from shapely.geometry import Polygon, box, mapping
+from shapely.affinity import rotate, translate
+from shapely.geometry import MultiPolygon, Polygon, box, mapping
 
-from eo_batch.core.planet import COHERENCE_DAYS, LAND_CLASSES, S2Convention
+from eo_batch.core.planet import COHERENCE_DAYS, LAND_CLASSES, S2Convention, on_globe
 from eo_batch.core.sensors import SENSOR_KINDS
 from eo_batch.pixels.planet import Planet
 from eo_batch.pixels.planet_grids import RasterGrid, S1Frame, S2Tile
@@ -211,8 +212,8 @@ def _item(
         "stac_extensions": [_EXTENSION.format(name) for name in names],
         "id": item_id,
         "collection": collection_id,
-        "geometry": mapping(shapely.set_precision(footprint, 1e-8)),
-        "bbox": [round(value, 8) for value in footprint.bounds],
+        "geometry": mapping(_cut_at_antimeridian(shapely.set_precision(footprint, 1e-8))),
+        "bbox": [round(value, 8) for value in on_globe(footprint.bounds)],
         "properties": dict(properties),
         "assets": dict(assets),
     }
@@ -240,10 +241,21 @@ def _asset(
     }
 
 
+def _cut_at_antimeridian(footprint: Polygon) -> Polygon | MultiPolygon:
+    """An outline that may go on beyond ±180, as RFC 7946 (3.1.9) wants it."""
+    if footprint.bounds[0] >= -180 and footprint.bounds[2] <= 180:
+        return footprint
+    turns = [translate(footprint, turn) for turn in (-360, 0, 360)]
+    parts = [part.intersection(box(-180, -90, 180, 90)) for part in turns]
+    return MultiPolygon([part for part in parts if part.area > 0])
+
+
 def _cut(planet: Planet, grid: RasterGrid, swath_m: Polygon) -> Polygon:
     """A raster's outline inside a swath given in the planet's plane (which is linear in degrees)."""
-    x, y = shapely.get_coordinates(swath_m).T
-    cut = grid.footprint().intersection(Polygon(list(zip(*planet.lonlat(x, y), strict=True))))
+    outline = grid.footprint()
+    lon, lat = planet.lonlat(*shapely.get_coordinates(swath_m).T)
+    lon += 360 * round((outline.centroid.x - planet.spec.centre_lon) / 360)
+    cut = outline.intersection(Polygon(np.column_stack([lon, lat])))
     return cut if isinstance(cut, Polygon) else Polygon()
 
 

@@ -5,17 +5,21 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapely.affinity import translate
 from shapely.geometry import box
 
 from eo_batch.core.planet import PlanetSpec
 from eo_batch.core.utm import zone_of_epsg
+from eo_batch.pixels.planet import Planet
 from eo_batch.pixels.planet_grids import RasterGrid, centre_grid, degree_tiles, s1_frames, s2_tiles
 
 
 def covered(spec: PlanetSpec) -> dict[int, shapely.Geometry]:
     parts: dict[int, list[shapely.Geometry]] = {}
     for tile in s2_tiles(spec):
-        parts.setdefault(tile.grid.epsg, []).append(tile.grid.footprint())
+        outline = tile.grid.footprint()
+        turn = 360 * round((spec.centre_lon - outline.centroid.x) / 360)
+        parts.setdefault(tile.grid.epsg, []).append(translate(outline, turn))
     return {epsg: shapely.union_all(found) for epsg, found in parts.items()}
 
 
@@ -30,18 +34,20 @@ def test_the_default_planet_lies_in_two_zones_that_each_cover_their_side_and_mor
 
 
 @given(
-    lon=st.sampled_from([12.0, 12.5, -66.0, 177.9]),
-    lat=st.sampled_from([48.0, -33.0, 0.5, 70.0]),
+    lon=st.sampled_from([12.0, 12.5, -66.0, 177.9, 180.0, -179.97]),
+    lat=st.sampled_from([48.0, -33.0, 0.5, 79.0, -79.0]),
     overlap=st.sampled_from([0.2, 0.5, 1.0]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_tiles_cover_the_planet_in_every_zone_it_touches(lon: float, lat: float, overlap: float) -> None:
     spec = PlanetSpec(centre_lon=lon, centre_lat=lat, width_km=9, height_km=7, tile_km=5, overlap_km=overlap)
     area = box(*spec.lonlat_bbox(spec.margin_km))
     everything = shapely.union_all([zone.buffer(1e-6) for zone in covered(spec).values()])
     assert everything.contains(area)
     for epsg, ground in covered(spec).items():
-        own = area.intersection(zone_of_epsg(epsg).strip)
+        strip = zone_of_epsg(epsg).strip
+        own = area.intersection(shapely.union_all([translate(strip, turn) for turn in (-360, 0, 360)]))
+        assert not own.is_empty
         assert ground.buffer(1e-6).contains(own)
 
 
@@ -81,6 +87,27 @@ def test_degree_tiles_meet_at_whole_degrees_without_seam() -> None:
     assert tiles["N48E012"].y0 >= north
     for grid in tiles.values():
         assert grid.x0 * 3600 == pytest.approx(round(grid.x0 * 3600), abs=1e-6)
+
+
+def test_degree_tiles_end_at_the_antimeridian() -> None:
+    tiles = dict(degree_tiles(PlanetSpec(centre_lon=180, centre_lat=66), 1.0))
+    assert set(tiles) == {"N65E179", "N65W180", "N66E179", "N66W180"}
+    assert tiles["N66E179"].bounds[2] == pytest.approx(180, abs=1e-12)
+    assert tiles["N66W180"].x0 == -180
+    assert tiles["N66W180"].shape == tiles["N66E179"].shape
+    assert dict(degree_tiles(PlanetSpec(centre_lon=-180, centre_lat=66), 1.0)) == tiles
+
+
+@pytest.mark.parametrize("lon", [180.0, -180.0])
+def test_places_have_one_name_on_both_sides_of_the_antimeridian(lon: float) -> None:
+    planet = Planet(PlanetSpec(centre_lon=lon, centre_lat=66))
+    west, _, east, _ = planet.spec.area_bbox
+    assert 179 < west < 180
+    assert -180 < east < -179
+    x, y = planet.plane(np.array([179.99, -179.99]), np.array([66.0, 66.0]))
+    assert x[0] == pytest.approx(-x[1], abs=0.01)
+    assert abs(x[0]) == pytest.approx(452.3, abs=0.1)
+    assert abs(y).max() < 1e-3
 
 
 def test_centres_are_half_a_pixel_inside() -> None:

@@ -1,6 +1,7 @@
 """The written catalogue holds exactly what the planet's truth says, in the forms its publishers use."""
 
 import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,30 @@ def test_every_raster_covers_the_area(tiny: Written) -> None:
 
 
 # ------------------------------------------------------------------------------------------- catalogue
+
+
+def test_items_across_the_antimeridian_are_cut_there(tmp_path: Path) -> None:
+    """As RFC 7946 has it: outlines in two parts (3.1.9), boxes with west > east (5.2)."""
+    spec = PlanetSpec.tiny(centre_lon=180, centre_lat=66, s1_dates=1, s2_bands=("B11",))
+    written = Written(spec, tmp_path)
+    across: Counter[str] = Counter()
+    for item in written.items:
+        outline, (west, _, east, _) = shape(item["geometry"]), item["bbox"]
+        assert outline.is_valid
+        assert outline.bounds[0] >= -180
+        assert outline.bounds[2] <= 180
+        parts = getattr(outline, "geoms", [outline])
+        assert sum(part.bounds[2] - part.bounds[0] for part in parts) < 0.2
+        assert (west > east) == (len(parts) == 2)
+        across[item["collection"]] += west > east
+    assert across["sentinel-1-rtc"] == 2
+    assert across["sentinel-2-l2a"] > 2
+    assert across["dem"] == across["landcover"] == across["coherence"] == 0
+    for name in ("sentinel-1-rtc", "sentinel-2-l2a"):
+        text = (tmp_path / name / "collection.json").read_text()
+        ((west, _, east, _),) = json.loads(text)["extent"]["spatial"]["bbox"]
+        assert 179 < west < 180
+        assert -180 < east < -179
 
 
 def test_every_file_is_a_tiled_cog_that_matches_its_metadata(tiny: Written) -> None:
