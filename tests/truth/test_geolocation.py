@@ -122,15 +122,15 @@ class World:
     """A planet without noise but for a little speckle, and what is made of it."""
 
     def __init__(self, folder: Path, place: Place) -> None:
-        self.spec = PlanetSpec.tiny(
+        spec = PlanetSpec.tiny(
             centre_lon=place.lon, centre_lat=place.lat, height_km=2.4, tile_km=3.2, overlap_km=1.4, grain_m=160.0,
             cloud_share=0.0, haze=0.0, s2_noise=0.0, s1_looks=LOOKS, s1_contrast=0.8, s2_dates=1, s1_dates=1,
             s2_bands=("B08", "B11"),
             collections=("sentinel-2-l2a", "sentinel-1-rtc", "dem", "landcover"),
         )  # fmt: skip
-        self.planet, self.zones, self.folder = Planet(self.spec), place.zones, folder
-        self.catalog = simulate(self.spec, parse_store(str(folder / "planet")))
-        self.items: list[Json] = json.loads((folder / "planet" / "items.json").read_text())["features"]
+        self.planet, self.zones, self.folder = Planet(spec), place.zones, folder / "planet"
+        catalog = simulate(spec, parse_store(str(self.folder)))
+        self.items: list[Json] = json.loads((self.folder / "items.json").read_text())["features"]
         sensors: Json = {
             "s2": {"kind": "s2-l2a", "bands": ["B08", "B11"]},
             "s1": {"kind": "s1", "orbit": "ascending", "bands": ["VV"]},
@@ -141,24 +141,20 @@ class World:
         for zone in self.zones:  # as if only this zone's files had been published
             own = self.listed(f"of-{zone}.json", [item for item in self.items if epsg_of(item) == zone])
             sensors |= {f"{name}_{zone}": sensors[name] | {"catalog": own} for name in ("s2", "s1")}
-        self.run, self.cube = self.chips(sensors)
+        words = [f"catalog={catalog}", f"area.bbox={list(spec.area_bbox)}", f"sensors={json.dumps(sensors)}"]
+        self.run = Run(parse_spec(SPEC, words), parse_store(str(folder / "runs")), Settings())
+        drive(self.run, LocalRunner(0), Quiet(), until="chips")
+        zarr = self.run.store.zarr(layout.cube(self.run.identity.prefix("chips")), read_only=True)
+        cube = xr.open_zarr(zarr, mask_and_scale=False).load().squeeze("time")
+        asked = {chip for receipt in self.run.receipts("chips").values() for chip in receipt.chips}
+        self.cube = cube.sel(chip=cube.chip_id.isin(list(asked)))
         self.lattices = {
             (zone, pixel_m): self._lattice(zone, pixel_m) for zone in self.zones for pixel_m in (10.0, 20.0)
         }
 
-    def chips(self, sensors: Json) -> tuple[Run, Any]:
-        """A run up to its chips, and the cube of those that it asked for."""
-        words = [f"catalog={self.catalog}", f"area.bbox={list(self.spec.area_bbox)}", f"sensors={json.dumps(sensors)}"]
-        run = Run(parse_spec(SPEC, words), parse_store(str(self.folder / "runs")), Settings())
-        drive(run, LocalRunner(0), Quiet(), until="chips")
-        path = layout.cube(run.identity.prefix("chips"))
-        cube = xr.open_zarr(run.store.zarr(path, read_only=True), mask_and_scale=False).load().squeeze("time")
-        asked = {chip for receipt in run.receipts("chips").values() for chip in receipt.chips}
-        return run, cube.sel(chip=cube.chip_id.isin(list(asked)))
-
     def listed(self, name: str, items: list[Json]) -> str:
         """A catalogue of some of the planet's items."""
-        path = self.folder / "planet" / name
+        path = self.folder / name
         path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
         return str(path)
 
@@ -170,7 +166,7 @@ class World:
             power, (a, b, c, d, e, f) = self.file(asset)
             asset |= {"href": f"{item['id']}.tif", "proj:transform": [a, b, c + 3.0, d, e, f]}
             data = cog_bytes(power, epsg=self.zones[0], transform=(a, b, c + 3.0, d, e, f), nodata=S1_NODATA)
-            (self.folder / "planet" / asset["href"]).write_bytes(data)
+            (self.folder / asset["href"]).write_bytes(data)
             moved.append(item)
         return self.listed("moved.json", moved)
 
@@ -180,7 +176,7 @@ class World:
 
     def file(self, asset: Json) -> tuple[Any, tuple[float, ...]]:
         """Pixels and transform of a file."""
-        with rasterio.open(self.folder / "planet" / asset["href"]) as source:
+        with rasterio.open(self.folder / asset["href"]) as source:
             return source.read(1), tuple(source.transform)[:6]
 
     def within_files(self, collection: str, lon: Floats, lat: Floats) -> NDArray[np.bool_]:
@@ -197,13 +193,11 @@ class World:
         own = self.cube.sel(chip=self.cube.epsg == zone)
         return Lattice(zone, own.x0.values * 1.0, own.y0.values * 1.0, pixel_m, round(640 / pixel_m), self.planet)
 
-    def stored(self, array: str, band: str, zone: int, cube: Any = None) -> Floats:
+    def stored(self, array: str, band: str, zone: int) -> Floats:
         """Physical values of one zone's chips, (c, y, x); NaN where nothing is valid."""
-        cube = self.cube if cube is None else cube
-        found = cube[array].sel({f"band_{array}": band, "chip": cube.epsg == zone})
-        valid = cube[f"{array}_valid"].sel(chip=cube.epsg == zone).values > 0
-        encoding = found.attrs
-        values = found.values.astype(float) * encoding.get("scale_factor", 1.0) + encoding.get("add_offset", 0.0)
+        own = self.cube.sel(chip=self.cube.epsg == zone)
+        found, valid = own[array].sel({f"band_{array}": band}), own[f"{array}_valid"].values > 0
+        values = found.values.astype(float) * found.attrs.get("scale_factor", 1.0) + found.attrs.get("add_offset", 0.0)
         return np.where(valid, values, np.nan)
 
     def log_power(self, array: str, zone: int) -> Floats:
