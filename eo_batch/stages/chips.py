@@ -39,6 +39,7 @@ from eo_batch.pixels.grids import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.joining import Joined
 from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
 from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels
+from eo_batch.pixels.seams import mosaic
 from eo_batch.pixels.summary import ClassAreas, summary_rows
 from eo_batch.pixels.vectors import draw
 from eo_batch.settings import Settings
@@ -245,8 +246,8 @@ class _Work:
 
     async def _layers(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[SceneKey, Layer]:
         """A band of each scene that has it, by the scene's key."""
-        if self.kind.resampling in ("mean", "sum") or self.kind.kind == "classes":
-            return await self._by_area(scenes, band, grid)
+        if self.kind.static or self.kind.resampling in ("mean", "sum"):
+            return await self._together(scenes, band, grid)
         layers = await asyncio.gather(*(self._layer(scene, band, grid) for scene in scenes))
         return {scene.key: layer for scene, layer in zip(scenes, layers, strict=True) if layer is not None}
 
@@ -254,8 +255,9 @@ class _Work:
         result = await self.sources.read(scene, band)
         return None if result is None else await asyncio.to_thread(self._place, *result, grid)
 
-    async def _by_area(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[SceneKey, Layer]:
-        """As `_layers`, for what needs all files of an observation at once: totals, and areas of classes."""
+    async def _together(self, scenes: Sequence[Scene], band: str, grid: PixelGrid) -> dict[SceneKey, Layer]:
+        """As `_layers`, for what needs all files of an observation at once: totals, areas of classes, and what lies
+        between the pixels of files that continue each other."""
         layers: dict[SceneKey, Layer] = {}
         for group in self._groups(scenes):
             results = await asyncio.gather(*(self.sources.read(scene, band) for scene in group))
@@ -269,7 +271,8 @@ class _Work:
                 # Rows of chips go northwards.
                 self.class_areas[band] = codes, areas_yxm[::-1].reshape(self.shard.block.side**2, len(codes))
             elif sources:
-                join = overlaid if self.kind.kind in VECTORS else conserve
+                by_area = overlaid if self.kind.kind in VECTORS else conserve
+                join = mosaic if self.kind.resampling == "bilinear" else by_area
                 pixels, valid = await asyncio.to_thread(join, sources, grid, self.kind.resampling)
                 layers |= dict.fromkeys(found, Whole(pixels.astype(self.kind.dtype), valid))
         return layers
