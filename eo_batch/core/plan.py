@@ -9,7 +9,7 @@ Scenes and shards are columns, since a continent has millions of them.
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -117,12 +117,12 @@ def left_out(cloud_pct: float | None, orbit_state: str | None, sensor: SensorSpe
     return None
 
 
-def check_orbits(name: str, sensor: SensorSpec, orbits: Iterable[str | None]) -> None:
-    """Raise PlanError if the orbit directions of a sensor's usable scenes mix."""
-    known = sorted({str(orbit) for orbit in orbits})
-    if sensor.kind == "s1" and sensor.orbit is None and len(known) > 1:
+def check_orbits(name: str, sensor: SensorSpec, examples: Mapping[str | None, str]) -> None:
+    """Raise PlanError if the orbit directions of a sensor's usable scenes mix; examples: a scene's id for each."""
+    if sensor.kind == "s1" and sensor.orbit is None and len(examples) > 1:
+        known = ", ".join(sorted(f"{orbit or 'unknown'} ({scene_id})" for orbit, scene_id in examples.items()))
         raise PlanError(
-            f"sensors.{name} has scenes of orbits {', '.join(known)}, which must not "
+            f"sensors.{name} has scenes of orbits {known}, which must not "
             f"be mixed; set sensors.{name}.orbit=ascending or descending (or add a sensor for each)"
         )
 
@@ -143,7 +143,11 @@ def make_plan(spec: RunSpec, scenes: SceneColumns, chips_digest: str) -> Plan:
         for key, own, rows, counts in _scenes_of_blocks(spec, name, scenes, blocks)
     ]
     if not any(len(part.scenes) for part in parts):
-        why = "; ".join(sorted({text for text in scenes.refusal if text})[:3])
+        examples = dict(zip(scenes.refusal, scenes.scene_id, strict=True))
+        why = "; ".join(sorted(f"{text} ({scene_id})" for text, scene_id in examples.items() if text)[:3])
+        beside = scenes.scene_id[scenes.refusal == None]  # noqa: E711  # element by element
+        if len(beside):
+            why = f"{why}; ".removeprefix("; ") + f"{len(beside)} have grid or time elsewhere, such as {beside[0]}"
         why = why or "the catalogue has none there and then"
         raise PlanError(f"no usable scene covers the area in {spec.time.start} to {spec.time.end}: {why}")
     shards = _shards(spec, blocks, places, tuple(bins), parts, scenes.digest, chips_digest)

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from eo_batch.core.stated import number
+
 ESA_OFFSET_DN = -1000.0
 """What ESA's baseline 04.00 asks to be added to a DN (ESA, S2 Processing Baseline 04.00, January 2022)."""
 
@@ -57,12 +59,13 @@ def baseline_of(properties: Mapping[str, Any]) -> str | None:
 def bucket_of(href: str) -> str:
     """Bucket or account that an address points into; empty for plain paths."""
     parts = urlsplit(href)
+    place = parts.netloc.rpartition("@")[2]  # a user and what he is let in with are no part of it
     if parts.scheme in ("http", "https"):
-        host = parts.netloc.split(":")[0]
+        host = place.split(":")[0]
         if host.startswith(("s3.", "s3-")):  # path style: the bucket is the first folder
             return parts.path.lstrip("/").split("/", 1)[0]
         return host.split(".", 1)[0]
-    return parts.netloc
+    return place
 
 
 def s2_offset(href: str, properties: Mapping[str, Any], raster_bands: Any, declared_dn: int | None) -> OffsetDecision:
@@ -71,13 +74,15 @@ def s2_offset(href: str, properties: Mapping[str, Any], raster_bands: Any, decla
         return OffsetDecision(float(declared_dn), f"declared by the spec: offset_dn={declared_dn}")
     baseline = baseline_of(properties)
     by_baseline = _by_baseline(baseline)
-    flag = next((bool(properties[key]) for key in OFFSET_FLAGS if properties.get(key) is not None), None)
+    flag = next((properties[key] for key in OFFSET_FLAGS if properties.get(key) is not None), None)
     bucket = bucket_of(href)
     if bucket.startswith(_AS_ESA_BUCKETS):
         stated = _stated_offset(raster_bands)
         if by_baseline.offset_dn is not None and stated is not None and stated != by_baseline.offset_dn:
             return OffsetDecision(None, f"the item states offset {stated:g} DN, but {by_baseline.reason}")
         return OffsetDecision(by_baseline.offset_dn, f"bucket {bucket} keeps ESA's numbers: {by_baseline.reason}")
+    if flag is not None and not isinstance(flag, bool):
+        return OffsetDecision(None, f"the item's flag on it is {ascii(flag)[:40]}, neither true nor false")
     if flag is True:
         return OffsetDecision(0.0, "the item says that the offset is already applied")
     if flag is False:
@@ -100,7 +105,7 @@ def _stated_offset(raster_bands: Any) -> float | None:
     """`raster:bands` offset in DN, if stated."""
     if not (isinstance(raster_bands, list) and raster_bands and isinstance(raster_bands[0], Mapping)):
         return None
-    offset, scale = raster_bands[0].get("offset"), raster_bands[0].get("scale")
-    if not isinstance(offset, int | float) or not isinstance(scale, int | float) or not scale:
+    offset, scale = number(raster_bands[0].get("offset")), number(raster_bands[0].get("scale"))
+    if offset is None or not scale:
         return None
     return round(offset / scale, 6)

@@ -3,18 +3,22 @@
 Works on dictionaries rather than `pystac.Item`, which moves `proj:epsg` to `proj:code` while reading.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from eo_batch.core import stated as said
 from eo_batch.core.errors import CatalogError
 from eo_batch.core.radiometry import BASELINE_PROPERTIES, OFFSET_FLAGS, PRODUCT_PROPERTIES, baseline_of, s2_offset
-from eo_batch.core.scenes import Affine6, Asset, Scene, pair_days
+from eo_batch.core.scenes import Asset, Scene, pair_days
 from eo_batch.core.sensors import SCL_ASSETS, VECTORS
 from eo_batch.core.spec import SensorSpec
+from eo_batch.core.stated import RULE_BANDS, parse_time
+from eo_batch.core.telling import one_line, shown
 from eo_batch.core.utm import WGS84
 
 Item = Mapping[str, Any]
@@ -48,10 +52,13 @@ RULE_PROPERTIES = (
 """What else the rules read of an item's properties. They are shown nothing else, so that a table of items need not be
 read whole."""
 RULE_FIELDS = ("href", "nodata", "unit", "raster:scale", "raster:offset", "proj:epsg", "proj:code", "proj:transform",
-               "proj:shape", "raster:bands", "bands")  # fmt: skip
+               "proj:shape", *RULE_BANDS)  # fmt: skip
 """The same of an asset."""
-BAND_FIELDS = ("nodata", "unit", "scale", "offset", "raster:scale", "raster:offset")
-"""The same of an asset's first band."""
+_SCALED = ("s1", "dem", "continuous", "coherence", "interferogram")
+"""Kinds whose files hold numbers that their items scale."""
+_READABLE = ("http", "https", "s3", "gs", "az")
+_OF_THIS_MACHINE = ("", "file", "ee")
+"""Schemes without a host; `ee` names a data set."""
 
 
 def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: str) -> Scene:
@@ -63,16 +70,14 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
     an item (no id, no time, no assets).
     """
     try:
-        item_id = str(item["id"])
-        stated: Mapping[str, Any] = item["properties"]
+        collection, item_id = identity(item)
+        stated = section(item, "properties")
         properties = {name: stated[name] for name in (*OWN_PROPERTIES, *RULE_PROPERTIES) if name in stated}
         moment = _moment(properties, of_interval=sensor.kind in OF_INTERVALS)
-        bbox = _bbox(item)
-        raw_assets: Mapping[str, Mapping[str, Any]] = item["assets"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CatalogError(
-            f"item {item.get('id', '(no id)')} of {base_href} is not a usable STAC item: {error!r}"
-        ) from error
+        bbox = said.box(item.get("bbox"))
+        raw_assets = section(item, "assets")
+    except ValueError as error:
+        raise unusable(item, base_href, error) from error
     refusals: list[str] = []
     pair = None
     if sensor.kind == "interferogram":
@@ -83,11 +88,10 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
         found = next((key for key in keys if key.partition("#")[0] in raw_assets), "")
         name, mark, part = found.partition("#")
         raw = raw_assets.get(name)
-        if raw is None or "href" not in raw:
+        if not isinstance(raw, Mapping) or raw.get("href") is None:
             refusals.append(f"no asset for {band} (looked for {', '.join(keys)})")
             continue
-        raw = {**raw, "href": f"{raw['href']}{mark}{part}"} if part else raw
-        asset, refusal = _asset(band, raw, item, properties, sensor, base_href)
+        asset, refusal = _asset(band, raw, mark + part, item, properties, sensor, base_href)
         if band == "phase_rate" and pair is not None:
             asset = replace(asset, scale=asset.scale / pair_days(pair))
         assets.append(asset)
@@ -95,21 +99,46 @@ def scene_of_item(item: Item, sensor_name: str, sensor: SensorSpec, base_href: s
             refusals.append(refusal)
     return Scene(
         scene_id=item_id,
-        collection=str(item.get("collection") or ""),
+        collection=collection,
         sensor=sensor_name,
         moment=moment,
         bbox=bbox,
         tile=tile_stated(properties) or tile_in_id(item_id),
-        platform=str(properties.get("platform", "")).lower(),
+        platform=said.text(properties.get("platform")).lower(),
         baseline=baseline_of(properties) if sensor.kind == "s2-l2a" else None,
-        orbit_state=_text(properties.get("sat:orbit_state")),
-        relative_orbit=_int(properties.get("sat:relative_orbit")),
-        cloud_pct=_float(properties.get("eo:cloud_cover")),
+        orbit_state=_orbit_state(properties),
+        relative_orbit=said.whole(properties.get("sat:relative_orbit")),
+        cloud_pct=said.number(properties.get("eo:cloud_cover")),
         assets=tuple(assets),
         refusal="; ".join(dict.fromkeys(refusals)) or None,
         pair=pair,
         ambiguous=any("declare sensors" in refusal for refusal in refusals),
     )
+
+
+def identity(item: Any) -> tuple[str, str]:
+    """An item's collection (empty for none) and id. Raises ValueError if it can't be named."""
+    if not isinstance(item, Mapping):
+        raise ValueError("it is no object")
+    collection = item.get("collection")
+    return "" if collection in (None, "") else said.name(collection, "collection"), said.name(item.get("id"), "id")
+
+
+def section(item: Item, field: str) -> Mapping[str, Any]:
+    """One of an item's objects. Raises ValueError if it is none."""
+    found = item.get(field)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"its {field} are no object")
+    return found
+
+
+def unusable(item: Any, base_href: str, error: ValueError) -> CatalogError:
+    """Says that an item can't be used, and why."""
+    try:
+        _, named = identity(item)
+    except ValueError:
+        named = "without an id"
+    return CatalogError(f"item {named} of {shown(base_href)} is not a usable STAC item: {one_line(error)}")
 
 
 def asset_keys(sensor: SensorSpec) -> list[tuple[str, tuple[str, ...]]]:
@@ -146,27 +175,37 @@ def resolve_duplicates(listed: Sequence[Listed]) -> list[tuple[Listed, Listed | 
 def _asset(
     band: str,
     raw: Mapping[str, Any],
+    part: str,
     item: Item,
     properties: Mapping[str, Any],
     sensor: SensorSpec,
     base_href: str,
 ) -> tuple[Asset, str | None]:
-    href = absolute_href(str(raw["href"]), base_href)
-    raw = {name: raw[name] for name in RULE_FIELDS if name in raw}
-    first = _encoding(raw)
-    scale, offset_dn, reason, is_db, refusal = 1.0, 0.0, "", False, None
+    """A file of a band, and why it can't be used; part: what its address ends with, to name a part of the file."""
+    refusal, href, first = None, "", dict[str, Any]()
+    try:
+        href = address(raw["href"], base_href) + part
+        raw = {name: raw[name] for name in RULE_FIELDS if name in raw}
+        first = said.encoding(raw)
+    except ValueError as error:
+        refusal = f"{band}: {error}"
+    scale, offset_dn, reason, is_db = 1.0, 0.0, "", False
     if sensor.kind == "s2-l2a" and band != "SCL":
         decision = s2_offset(href, properties, [first], sensor.offset_dn)
         scale, reason = 0.0001, decision.reason
-        if decision.offset_dn is None:
+        if decision.offset_dn is not None:
+            offset_dn = decision.offset_dn
+        elif refusal is None:
             refusal = (
                 f"{band}: whether the radiometric offset is in the file can't be told: {decision.reason}; "
                 f"declare sensors.*.offset_dn if you know it"
             )
-        else:
-            offset_dn = decision.offset_dn
-    elif sensor.kind == "s1":
-        scale = float(first.get("scale") or 1.0)
+    elif sensor.kind in _SCALED:
+        scale = float(first.get("scale", 1.0))
+        offset_dn = float(first.get("offset", 0.0)) / scale
+        if not math.isfinite(offset_dn):
+            scale, offset_dn, refusal = 1.0, 0.0, f"{band}: its scale {scale:g} is too small for its offset"
+    if sensor.kind == "s1":
         stated = str(first.get("unit") or "").lower()
         if sensor.values is not None:
             is_db, reason = sensor.values == "db", f"declared by the spec: values={sensor.values}"
@@ -174,21 +213,18 @@ def _asset(
             is_db, reason = True, "the item says dB"
         elif "rtc" in str(item.get("collection") or item.get("id")).lower() or stated in ("1", "linear"):
             reason = "terrain-corrected product in linear power"
-        else:
+        elif refusal is None:
             refusal = f"{band}: neither item nor spec says whether values are dB or linear; declare sensors.*.values"
         if _is_ungridded(properties, raw):
             refusal = (
                 f"{band}: the file is not map-projected (ground range); it needs calibration and terrain correction, "
                 "which sarsen does; give its results as files of linear power"
             )
-    elif sensor.kind in ("continuous", "coherence", "interferogram"):
-        scale = float(first.get("scale") or 1.0)
-        offset_dn = float(first.get("offset") or 0.0) / scale
-    epsg = _epsg(raw) or _epsg(properties)
-    transform = _affine(raw.get("proj:transform") or properties.get("proj:transform"))
-    shape = _shape(raw.get("proj:shape") or properties.get("proj:shape"))
+    epsg = said.epsg(raw) or said.epsg(properties)
+    transform = said.affine(raw.get("proj:transform")) or said.affine(properties.get("proj:transform"))
+    shape = said.shape(raw.get("proj:shape")) or said.shape(properties.get("proj:shape"))
     if sensor.kind in VECTORS:  # the item's box is the ground that they speak of: one pixel, as it were
-        west, south, east, north = _bbox(item)
+        west, south, east, north = said.box(item.get("bbox"))
         epsg, shape = WGS84, (1, 1)
         transform = (east - west if east >= west else east - west + 360.0, 0.0, west, 0.0, south - north, north)
     asset = Asset(
@@ -197,7 +233,7 @@ def _asset(
         epsg=epsg,
         transform=transform,
         shape=shape,
-        nodata=_float(first.get("nodata")),
+        nodata=first.get("nodata"),
         scale=scale,
         offset_dn=offset_dn,
         offset_reason=reason,
@@ -206,8 +242,29 @@ def _asset(
     return asset, refusal
 
 
+def address(stated: Any, base_href: str) -> str:
+    """An asset's absolute address. Raises ValueError if it is none that can be read."""
+    if not said.text(stated):
+        raise ValueError("its address is no text of one line")
+    try:
+        href = absolute_href(stated, base_href)
+        parts = urlsplit(href)
+    except ValueError as error:
+        raise ValueError("its address is none") from error
+    if href.startswith("//"):
+        raise ValueError("its address has a host and no scheme")
+    if parts.scheme not in (*_READABLE, *_OF_THIS_MACHINE):
+        raise ValueError(f"files at {parts.scheme}:// can't be read; use {', '.join(_READABLE)}, file or a path")
+    if parts.scheme in _READABLE and not parts.netloc:
+        raise ValueError("its address has no host or bucket")
+    return href
+
+
 def absolute_href(href: str, base_href: str) -> str:
-    """An asset's address; relative ones are resolved against the address of the document that lists them."""
+    """An asset's address; relative ones are resolved against the address of the document that lists them.
+
+    Raises ValueError for what is no address, or leads out of where the document is.
+    """
     if urlsplit(href).scheme:
         return href
     if urlsplit(base_href).scheme in ("http", "https"):
@@ -216,49 +273,22 @@ def absolute_href(href: str, base_href: str) -> str:
         return href
     folder, slash, _ = base_href.rpartition("/")
     parts = folder.split("/") if slash else []
+    root = 3 if "://" in base_href else 1  # scheme and bucket, or where paths begin
     for part in href.split("/"):
         if part == "..":
+            if len(parts) <= root:
+                raise ValueError("it leads out of its catalogue's place")
             parts.pop()
         elif part not in (".", ""):
             parts.append(part)
     return "/".join(parts)
 
 
-def _encoding(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """How an asset's first band is stored, under STAC 1.0's names (`scale`); 1.1 says `raster:scale`, and may say it
-    once for the whole asset."""
-    bands = raw.get("raster:bands") or raw.get("bands")
-    band = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], Mapping) else {}
-    stated = {name: raw[name] for name in ("nodata", "unit", "raster:scale", "raster:offset") if name in raw}
-    found = (*stated.items(), *((name, band[name]) for name in BAND_FIELDS if name in band))
-    return {name.removeprefix("raster:"): value for name, value in found}
-
-
 def _is_ungridded(properties: Mapping[str, Any], raw: Mapping[str, Any]) -> bool:
     """Ground-range GRD: neither asset nor item states a CRS with a transform that is axis-aligned."""
     if str(properties.get("sar:product_type", "")).upper() != "GRD":
         return False
-    return _epsg(raw) is None and _epsg(properties) is None
-
-
-def _epsg(holder: Mapping[str, Any]) -> int | None:
-    code = holder.get("proj:code")
-    if isinstance(code, str) and code.upper().startswith("EPSG:") and code[5:].isdigit():
-        return int(code[5:])
-    return _int(holder.get("proj:epsg"))
-
-
-def _affine(value: Any) -> Affine6 | None:
-    if not isinstance(value, Sequence) or len(value) not in (6, 9):
-        return None
-    a, b, c, d, e, f = (float(v) for v in value[:6])
-    return a, b, c, d, e, f
-
-
-def _shape(value: Any) -> tuple[int, int] | None:
-    if not isinstance(value, Sequence) or len(value) != 2:
-        return None
-    return int(value[0]), int(value[1])
+    return said.epsg(raw) is None and said.epsg(properties) is None
 
 
 def _pair(properties: Mapping[str, Any], sensor: SensorSpec) -> tuple[str | None, str | None]:
@@ -266,7 +296,7 @@ def _pair(properties: Mapping[str, Any], sensor: SensorSpec) -> tuple[str | None
     first, second = properties.get("start_datetime"), properties.get("end_datetime")
     if not first or not second:
         return None, "the item does not name the two dates of its pair (start_datetime, end_datetime)"
-    pair = f"{parse_time(str(first)).date()}/{parse_time(str(second)).date()}"
+    pair = f"{parse_time(first).date()}/{parse_time(second).date()}"
     days = pair_days(pair)
     if days < 1:
         return None, f"its two dates are one or in the wrong order ({pair})"
@@ -280,33 +310,22 @@ def _moment(properties: Mapping[str, Any], of_interval: bool) -> datetime:
     """The item's time; the middle of its interval where it has no time, or where the interval is what counts."""
     whole = properties.get("start_datetime") and properties.get("end_datetime")
     if properties.get("datetime") and not (of_interval and whole):
-        return parse_time(str(properties["datetime"]))
-    start, end = parse_time(str(properties["start_datetime"])), parse_time(str(properties["end_datetime"]))
+        return parse_time(properties["datetime"])
+    if not whole:
+        raise ValueError("it has no time (datetime, or start_datetime and end_datetime)")
+    start, end = parse_time(properties["start_datetime"]), parse_time(properties["end_datetime"])
     return start + (end - start) / 2
-
-
-def parse_time(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _bbox(item: Item) -> tuple[float, float, float, float]:
-    bbox = [float(v) for v in item["bbox"]]
-    if len(bbox) == 6:
-        bbox = bbox[:2] + bbox[3:5]
-    west, south, east, north = bbox
-    return west, south, east, north
 
 
 def tile_stated(properties: Mapping[str, Any]) -> str | None:
     """Name of an item's tile by its properties."""
-    code = str(properties.get("grid:code") or "")
+    code = said.text(properties.get("grid:code"))
     if code and not code.startswith("MGRS-"):
         return code
-    names = [code.removeprefix("MGRS-"), str(properties.get("s2:mgrs_tile") or "")]
+    names = [code.removeprefix("MGRS-"), said.text(properties.get("s2:mgrs_tile"))]
     for prefix in _TILE_PREFIXES:
         parts = [properties.get(f"{prefix}:{part}") for part in _TILE_PARTS]
-        names.append("".join(map(str, parts)) if None not in parts else "")
+        names.append(said.text("".join(map(str, parts))) if None not in parts else "")
     return next((_mgrs(name) for name in names if name), None)
 
 
@@ -320,15 +339,6 @@ def _mgrs(name: str) -> str:
     return f"MGRS-{name.zfill(5)}"  # publishers differ in the leading zero of the zone
 
 
-def _text(value: Any) -> str | None:
-    return str(value).lower() if value else None
-
-
-def _int(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _float(value: Any) -> float | None:
-    if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
-        return float(value)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _orbit_state(properties: Mapping[str, Any]) -> str | None:
+    stated = said.text(properties.get("sat:orbit_state")).lower()
+    return stated if stated in ("ascending", "descending") else None

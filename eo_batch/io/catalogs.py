@@ -17,11 +17,12 @@ import obstore
 from obstore.exceptions import BaseError
 
 from eo_batch.core.errors import CatalogError, SpecError, StoreError
-from eo_batch.core.stacitems import absolute_href, parse_time
+from eo_batch.core.stacitems import absolute_href, identity, section, unusable
+from eo_batch.core.stated import box, parse_time
+from eo_batch.core.telling import one_line, shown
 from eo_batch.core.timebins import microseconds, midnight
 from eo_batch.io.assets import open_asset
 from eo_batch.io.fetch import classify
-from eo_batch.io.telling import one_line, shown
 from eo_batch.io.xarrays import is_dataset, items_of
 from eo_batch.settings import Settings
 
@@ -74,16 +75,14 @@ def search(query: Query, settings: Settings, on_progress: Progress | None = None
     kept: dict[tuple[str, str, str], tuple[Item, str]] = {}
     for item, base in _source(href, query, settings, seen):
         try:
-            collection = str(item.get("collection") or "")
-            key = (collection, str(item.get("id")), json.dumps(item.get("properties", {}).get("updated")))
+            collection, item_id = identity(item)
             wanted = _wanted(item, collection, query)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CatalogError(
-                f"{shown(base)} lists something that is no STAC item ({one_line(error)}); report it to its publisher"
-            ) from error
+            updated = section(item, "properties").get("updated") if wanted else None
+        except ValueError as error:
+            raise unusable(item, base, error) from error
         seen.add(collection)
         if wanted:
-            kept[key] = (item, base)
+            kept[collection, item_id, json.dumps(updated if isinstance(updated, str) else None)] = (item, base)
             if on_progress is not None:
                 on_progress(len(kept))
     return Found(tuple(kept[key] for key in sorted(kept)), tuple(sorted(seen - {""})))
@@ -110,7 +109,7 @@ def _collected(href: str, document: Mapping[str, Any]) -> Iterator[tuple[Item, s
     features = document.get("features")
     if not isinstance(features, list):
         raise CatalogError(f"{shown(href)} is an ItemCollection without items; check the address")
-    if any(link.get("rel") == "next" for link in document.get("links") or ()):
+    if any(link.get("rel") == "next" for link in _links(document)):
         raise CatalogError(f"{shown(href)} is one page of a longer list; give the address of the API's root instead")
     return ((item, href) for item in features)
 
@@ -118,20 +117,18 @@ def _collected(href: str, document: Mapping[str, Any]) -> Iterator[tuple[Item, s
 def _wanted(item: Item, collection: str, query: Query) -> bool:
     if query.collections and collection and collection not in query.collections:
         return False
-    bbox = item.get("bbox")
-    if not bbox:
-        return False
-    west, south, east, north = (float(v) for v in ((*bbox[:2], *bbox[3:5]) if len(bbox) == 6 else bbox))
-    if not meets(west, south, east, north, query):
+    if item.get("bbox") is None and item.get("geometry") is None:
+        return False  # STAC's way to say that an item is nowhere
+    if not meets(*box(item.get("bbox")), query):
         return False
     if query.start is None:
         return True
-    properties = item.get("properties", {})
+    properties = section(item, "properties")
     first = properties.get("datetime") or properties.get("start_datetime")
     last = properties.get("datetime") or properties.get("end_datetime")
     if not first or not last:
-        return False
-    return bool(in_time(microseconds(parse_time(str(first))), microseconds(parse_time(str(last))), query))
+        raise ValueError("it has no time (datetime, or start_datetime and end_datetime)")
+    return bool(in_time(microseconds(parse_time(first)), microseconds(parse_time(last)), query))
 
 
 def meets(west: Any, south: Any, east: Any, north: Any, query: Query) -> Any:
@@ -187,7 +184,14 @@ def _api(href: str, query: Query, settings: Settings, seen: set[str]) -> Iterato
 
 
 def _self_href(item: Item) -> str | None:
-    return next((str(link["href"]) for link in item.get("links", []) if link.get("rel") == "self"), None)
+    return next((link["href"] for link in _links(item) if link.get("rel") == "self"), None)
+
+
+def _links(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The links of a document that lead somewhere."""
+    listed = document.get("links")
+    links = listed if isinstance(listed, list) else []
+    return [link for link in links if isinstance(link, Mapping) and isinstance(link.get("href"), str)]
 
 
 def _static(href: str, root: Mapping[str, Any], settings: Settings) -> Iterator[tuple[Item, str]]:
@@ -198,9 +202,9 @@ def _static(href: str, root: Mapping[str, Any], settings: Settings) -> Iterator[
         while level:
             targets = []
             for base, document in level:
-                for link in document.get("links", []):
-                    if link.get("rel") in ("child", "item") and "href" in link:
-                        target = absolute_href(str(link["href"]), base)
+                for link in _links(document):
+                    if link.get("rel") in ("child", "item"):
+                        target = _target(link["href"], base)
                         if target not in visited:
                             visited.add(target)
                             targets.append(target)
@@ -213,11 +217,18 @@ def _static(href: str, root: Mapping[str, Any], settings: Settings) -> Iterator[
                     level.append((target, document))
 
 
+def _target(href: str, base: str) -> str:
+    try:
+        return absolute_href(href, base)
+    except ValueError as error:
+        raise CatalogError(f"{shown(base)} links to what is no address ({one_line(error)})") from error
+
+
 def _document(href: str, settings: Settings) -> Mapping[str, Any]:
     data = _fetch(href, settings)
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise CatalogError(f"{shown(href)} is not JSON ({one_line(error)}); check the address") from error
     if not isinstance(document, Mapping):
         raise CatalogError(f"{shown(href)} is JSON but no STAC document; check the address")
@@ -249,7 +260,7 @@ def catalog_errors(href: str) -> Iterator[None]:
 
 
 def _is_api(document: Mapping[str, Any]) -> bool:
-    return "conformsTo" in document or any(link.get("rel") == "search" for link in document.get("links", []))
+    return "conformsTo" in document or any(link.get("rel") == "search" for link in _links(document))
 
 
 def address_of(catalog: str) -> str:

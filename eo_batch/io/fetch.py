@@ -17,7 +17,7 @@ from obstore.exceptions import (
 )
 
 from eo_batch.core.errors import FailureKind, ReadError, StoreDenied, StoreMissing
-from eo_batch.io.telling import one_line
+from eo_batch.core.telling import one_line
 from eo_batch.io.tokens import TokenUnavailable
 
 if TYPE_CHECKING:

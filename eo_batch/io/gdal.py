@@ -9,8 +9,8 @@ import numpy as np
 
 from eo_batch.core.errors import ReadError
 from eo_batch.core.scenes import Asset
+from eo_batch.core.telling import one_line
 from eo_batch.io.fetch import Fetcher
-from eo_batch.io.telling import one_line
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
 
 

@@ -13,20 +13,20 @@ from obstore.exceptions import BaseError
 
 from eo_batch.core.errors import CatalogError
 from eo_batch.core.spec import SensorSpec
-from eo_batch.core.stacitems import BAND_FIELDS, RULE_FIELDS, RULE_PROPERTIES, asset_keys
+from eo_batch.core.stacitems import RULE_FIELDS, RULE_PROPERTIES, asset_keys, unusable
+from eo_batch.core.stated import BAND_FIELDS, LONGEST_NAME, RULE_BANDS, on_earth
+from eo_batch.core.telling import one_line, shown
 from eo_batch.io.assets import open_asset
 from eo_batch.io.catalogs import Query, address_of, catalog_errors, in_time, meets
 from eo_batch.io.itemtable import Known, boxes, moments, scenes_of_rows
 from eo_batch.io.ranges import RangeFile
 from eo_batch.io.scenetable import SceneTable, concat, scene_table
-from eo_batch.io.telling import one_line, shown
 from eo_batch.settings import Settings
 
 _AT_ONCE = 2
 """Row groups in work at once: one is decoded while Python groups the rows of another."""
 _ROWS = 2**16
 """Rows whose scenes are made together: the more, the fewer groups of equal rows; the fewer, the less memory."""
-_BANDS = ("raster:bands", "bands")
 _WHERE_AND_WHEN = ("id", "collection", "bbox", "datetime", "start_datetime", "end_datetime", "updated")
 
 
@@ -84,6 +84,7 @@ class _File:
                 raise self._error(f"it has no column {name}")
         if not pa.types.is_struct(schema.field("assets").type):
             raise self._error("its assets are no struct")
+        self.names = set(paths)
         self.light = [path for path in paths if _is_of(path, _WHERE_AND_WHEN)]
         self.heavy = [path for path in paths if _is_of(path, (*RULE_PROPERTIES, "eo:cloud_cover", "platform"))]
         for key in dict.fromkeys(key.partition("#")[0] for _, keys in asset_keys(sensor) for key in keys):
@@ -120,27 +121,39 @@ class _File:
         collection = pc.fill_null(collection.cast(pa.string()), "")
         seen.update(pc.unique(collection).to_pylist())
         first, last, _, timed = moments(light)
-        west, south, east, north = boxes(light).T
-        wanted = np.broadcast_to(meets(west, south, east, north, self.query), timed.shape)
-        wanted = wanted & _one_of(collection, self.query.collections)
+        west, south, east, north = box = boxes(light).T
+        placed, nowhere = on_earth(*box), np.isnan(box).all(0)
+        wanted = _one_of(collection, self.query.collections) & (~placed | meets(west, south, east, north, self.query))
+        if (wanted & nowhere).any():
+            wanted &= ~nowhere | self._somewhere(number)
         if self.query.start is not None:
-            wanted = wanted & timed & in_time(first, last, self.query)
+            wanted &= ~timed | in_time(first, last, self.query)
         rows = light if wanted.all() else light.filter(pa.array(wanted))
         if not len(rows):
             return rows
-        self._check(rows, timed[wanted])
+        self._check(rows, timed[wanted], placed[wanted])
         heavy = self._read(number, self.heavy)
         heavy = heavy if wanted.all() else heavy.filter(pa.array(wanted))
         for name in heavy.column_names:
             rows = rows.append_column(heavy.schema.field(name), heavy.column(name))
         return rows
 
-    def _check(self, rows: pa.Table, timed: NDArray[np.bool_]) -> None:
-        for row in np.flatnonzero(~timed)[:1].tolist():
-            item = rows.column("id")[row].as_py()
-            raise CatalogError(f"item {item} of {shown(self.href)} is not a usable STAC item: it has no time")
-        if rows.column("id").null_count:
-            raise self._error("an item has no id")
+    def _somewhere(self, number: int) -> NDArray[np.bool_]:
+        """Which items have a geometry; one without that has no box either is nowhere, and STAC allows that."""
+        geometry = self._read(number, ["geometry"] if "geometry" in self.names else self.light[:1])
+        if "geometry" not in geometry.column_names:
+            return np.zeros(len(geometry), bool)
+        return np.asarray(geometry.column("geometry").is_valid().to_numpy())
+
+    def _check(self, rows: pa.Table, timed: NDArray[np.bool_], placed: NDArray[np.bool_]) -> None:
+        """Raise CatalogError, naming the item, for one without what every item has."""
+        ids = rows.column("id").cast(pa.string())
+        named = pc.and_(pc.utf8_is_printable(ids), pc.less_equal(pc.utf8_length(ids), LONGEST_NAME))
+        named = pc.fill_null(pc.and_(named, pc.match_substring_regex(ids, r"\S")), False).to_numpy()
+        for row in np.flatnonzero(~(timed & placed & named))[:1].tolist():
+            item = {"id": ids[row].as_py()}
+            what = "it has no usable time" if not timed[row] else "its bbox is no place on Earth"
+            raise unusable(item, self.href, ValueError(what if named[row] else "its id is no text of one line"))
 
     def _read(self, number: int, paths: Sequence[str]) -> pa.Table:
         reader, source = self._reader()
@@ -183,9 +196,9 @@ def _is_of(path: str, names: Sequence[str]) -> bool:
 
 def _of_asset(paths: Sequence[str], asset: str) -> list[str]:
     """Columns of an asset that the rules look at; one at least if the file knows the asset, to tell who has it."""
-    plain = [f"{asset}.{name}" for name in RULE_FIELDS if name not in _BANDS]
+    plain = [f"{asset}.{name}" for name in RULE_FIELDS if name not in RULE_BANDS]
     found = [path for path in paths if _is_of(path, plain)]
-    for bands in (f"{asset}.{name}" for name in _BANDS):
+    for bands in (f"{asset}.{name}" for name in RULE_BANDS):
         fields = [path for path in paths if path.startswith(f"{bands}.")]
         # A list is three levels of a path: bands.list.element.scale.
         looked_at = [p for p in fields if p.count(".") == bands.count(".") + 3 and p.rsplit(".", 1)[1] in BAND_FIELDS]

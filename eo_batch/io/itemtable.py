@@ -8,7 +8,7 @@ time, platform, box, cloud cover, addresses, and the tile where nothing but the 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -23,24 +23,27 @@ from eo_batch.core.spec import SensorSpec
 from eo_batch.core.stacitems import (
     OF_THEIR_OWN,
     RULE_PROPERTIES,
-    absolute_href,
+    address,
     asset_keys,
-    parse_time,
     scene_of_item,
     tile_in_id,
     tile_stated,
 )
+from eo_batch.core.stated import parse_time
 from eo_batch.core.timebins import microseconds
 from eo_batch.core.utm import Floats
 from eo_batch.io.scenetable import SceneTable, concat, kind_of, scene_table
 
-_SCHEME = r"^[A-Za-z][A-Za-z0-9+.-]*:"
+_REMOTE = r"^(https?|s3|gs|az)://[^/:@?#\[\]]+/"
+"""Addresses that need no closer look."""
 _HEAD = r"^(?P<head>[^/]*//[^/]*/?[^/]*)"
 """Scheme, host and first folder: nothing behind them decides which bucket an address points into."""
 _RULE_COLUMNS = frozenset(RULE_PROPERTIES) - {*BASELINE_PROPERTIES, *PRODUCT_PROPERTIES}
 """Properties that are told to the rules as they are; the baseline is found first."""
 _LONGEST = 9
 """Elements of a list that the rules look at: an affine transform has that many at most."""
+_EARLIEST_US, _LATEST_US = (microseconds(moment.replace(tzinfo=UTC)) for moment in (datetime.min, datetime.max))
+"""Times that Python has: a column can hold others."""
 _ANY = {"datetime": "1970-01-01T00:00:00Z"}
 
 
@@ -102,8 +105,9 @@ def _alike(rows: pa.Table, asked: _Asked) -> SceneTable:
     files, ids = _column(rows, "assets"), _column(rows, "id").cast(pa.string())
     chosen = _chosen(files, asked.sensor)
     files_of = dict.fromkeys(key for key, _ in chosen)
-    named = {key: absolute(pc.struct_field(files, [key, "href"]), asked.base_href) for key in files_of}
-    heads = {key: _heads(hrefs) for key, hrefs in named.items()}
+    stated = {key: pc.struct_field(files, [key, "href"]).cast(pa.large_string()) for key in files_of}
+    named = {key: absolute(hrefs, asked.base_href) for key, hrefs in stated.items()}
+    heads = {key: _heads(hrefs, stated[key]) for key, hrefs in named.items()}
     baseline = _baselines(rows)
     group = _combined(_looked_at(rows, files, ids, heads, baseline))
     first = _firsts(group)
@@ -128,9 +132,9 @@ def _alike(rows: pa.Table, asked: _Asked) -> SceneTable:
         _lower(platform, len(rows)),
         moments(rows)[2],
         boxes(rows),
-        np.full(len(rows), np.nan) if cloud is None or pa.types.is_string(cloud.type) else _floats(cloud),
+        np.full(len(rows), np.nan) if cloud is None or not _is_number(cloud.type) else _finite(_floats(cloud)),
         np.array(refusals, object)[group],
-        _interleaved([_part_of(named[key], part) for key, part in chosen], len(rows)),
+        _interleaved([_part_of(pc.fill_null(named[key], ""), part) for key, part in chosen], len(rows)),
         np.full(len(rows), -1, np.int64),
     )
 
@@ -230,19 +234,27 @@ def boxes(rows: pa.Table) -> Floats:
 
 
 def absolute(hrefs: pa.Array, base_href: str) -> pa.Array:
-    """Addresses made absolute, as `absolute_href` does."""
-    hrefs = hrefs.cast(pa.large_string())
-    if pc.all(pc.match_substring_regex(hrefs, _SCHEME), min_count=0).as_py():
+    """Addresses made absolute, as `address` does; null where one is none."""
+    plain = pc.and_(pc.match_substring_regex(hrefs, _REMOTE), pc.utf8_is_printable(hrefs))
+    if pc.all(plain, min_count=0).as_py():
         return hrefs
-    return pa.array([absolute_href(href, base_href) for href in hrefs.to_pylist()], pa.large_string())
+    return pa.array([_address(href, base_href) for href in hrefs.to_pylist()], pa.large_string())
 
 
-def _heads(hrefs: pa.Array) -> pa.Array:
-    """What counts of addresses; null where they have no host."""
-    first = re.match(_HEAD, hrefs[0].as_py())
-    if first and pc.all(pc.starts_with(hrefs, f"{first['head']}/")).as_py():
+def _address(stated: str, base_href: str) -> str | None:
+    try:
+        return address(stated, base_href)
+    except ValueError:
+        return None
+
+
+def _heads(hrefs: pa.Array, stated: pa.Array) -> pa.Array:
+    """What counts of addresses; null where they have no host, and all of what is none."""
+    first = re.match(_HEAD, hrefs[0].as_py() or "")
+    if first and pc.all(pc.starts_with(hrefs, f"{first['head']}/"), skip_nulls=False).as_py():
         return pa.repeat(first["head"], len(hrefs))
-    return pc.struct_field(pc.extract_regex(hrefs, _HEAD), "head").cast(pa.string())
+    head = pc.struct_field(pc.extract_regex(hrefs, _HEAD), "head").cast(pa.string())
+    return pc.if_else(hrefs.is_valid(), head, stated.cast(pa.string()))
 
 
 def _instants(rows: pa.Table, name: str) -> tuple[Ints, NDArray[np.bool_]]:
@@ -253,8 +265,9 @@ def _instants(rows: pa.Table, name: str) -> tuple[Ints, NDArray[np.bool_]]:
     if pa.types.is_temporal(column.type):
         times = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
     else:
-        times = pa.array([None if v is None else microseconds(parse_time(str(v))) for v in column.to_pylist()])
-    return times.fill_null(0).to_numpy(), _valid(times)
+        times = pa.array([None if v is None else microseconds(parse_time(v)) for v in column.to_pylist()])
+    found = times.fill_null(0).to_numpy()
+    return found, _valid(times) & (found >= _EARLIEST_US) & (found <= _LATEST_US)
 
 
 def _numbers(column: pa.Array) -> Iterator[Ints]:
@@ -329,6 +342,14 @@ def _has_href(files: pa.StructType, key: str) -> bool:
 
 def _valid(column: pa.Array) -> NDArray[np.bool_]:
     return np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _finite(values: Floats) -> Floats:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _floats(column: pa.Array) -> Floats:

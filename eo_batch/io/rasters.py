@@ -17,11 +17,11 @@ from obstore.exceptions import BaseError
 
 from eo_batch.core.errors import ReadError, StoreError
 from eo_batch.core.scenes import Affine6, Asset
+from eo_batch.core.telling import one_line
 from eo_batch.io.assets import open_asset, renew_asset
 from eo_batch.io.fetch import ByteBudget, Fetcher, classify
 from eo_batch.io.gdal import check_band, read_whole
 from eo_batch.io.headers import check_header
-from eo_batch.io.telling import one_line
 from eo_batch.io.tiles import check_tiles, decodable, read_window
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
 from eo_batch.io.xarrays import open_dataset, read_variable

@@ -246,9 +246,12 @@ def usable(table: SceneTable, spec: RunSpec) -> SceneTable:
             f"{len(ambiguous)} of {len(table)} scenes can't be used: {sensor_name} {table.scene_id[first]}: "
             f"{refusal[first]}"
         )
-    used = [table.kinds[k] for k in np.unique(table.kind[refusal == None])]  # noqa: E711
+    kept = np.flatnonzero(refusal == None)  # noqa: E711  # element by element
+    used, at = np.unique(table.kind[kept], return_index=True)
+    ids = table.scene_id.take(pa.array(kept[at])).to_pylist()
+    named = [(table.kinds[k], scene_id) for k, scene_id in zip(used.tolist(), ids, strict=True)]
     for name, sensor in spec.sensors.items():
-        check_orbits(name, sensor, (kind.orbit_state for kind in used if kind.sensor == name))
+        check_orbits(name, sensor, {kind.orbit_state: scene_id for kind, scene_id in named if kind.sensor == name})
     found = replace(table, refusal=refusal)
     _check_phases(found, spec)
     return found

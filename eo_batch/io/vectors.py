@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from eo_batch.core.errors import ReadError
 from eo_batch.core.plan import asset_bounds
 from eo_batch.core.scenes import Affine6, Asset
+from eo_batch.core.telling import one_line
 from eo_batch.core.utm import WGS84, project
 from eo_batch.io.rasters import AssetReader
-from eo_batch.io.telling import one_line
 from eo_batch.io.windows import Bounds, BoundsOf, RawImage
 
 Geometries = NDArray[Any]

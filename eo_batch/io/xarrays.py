@@ -15,10 +15,10 @@ from obstore.exceptions import BaseError
 
 from eo_batch.core.errors import CatalogError, ReadError, SpecError, StoreError
 from eo_batch.core.scenes import Affine6, Asset
+from eo_batch.core.telling import one_line, shown
 from eo_batch.core.utm import WGS84, project
 from eo_batch.io.assets import open_asset
 from eo_batch.io.fetch import classify
-from eo_batch.io.telling import one_line, shown
 from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
 from eo_batch.settings import Settings
 

@@ -17,13 +17,13 @@ from eo_batch.core.plan import Plan, make_plan
 from eo_batch.core.receipts import Note, Receipt
 from eo_batch.core.spec import RunSpec, SensorSpec
 from eo_batch.core.stacitems import scene_of_item
+from eo_batch.core.telling import shown
 from eo_batch.io.axes import place_plan
 from eo_batch.io.catalogs import Query, search, search_boxes
 from eo_batch.io.geoparquet import is_geoparquet, scenes_of_geoparquet
 from eo_batch.io.plans import has_scenes, load_scenes, save_plan, save_scenes
 from eo_batch.io.scenetable import SceneTable, concat, scene_table, usable, without_duplicates
 from eo_batch.io.store import Store
-from eo_batch.io.telling import shown
 from eo_batch.io.xarrays import is_dataset
 from eo_batch.settings import Settings
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eo_batch.io.telling import one_line, shown
+from eo_batch.core.telling import one_line, shown
 
 
 @pytest.mark.parametrize(
