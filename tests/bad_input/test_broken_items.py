@@ -1,49 +1,27 @@
-"""Damaged items: a clear error, a scene left out with its reason, or a plan; never a crash, a hang or a wrong pixel.
-
-What counts as never told is judged here, by `elsewhere` and `meaning`, and not by what the planner thinks.
-"""
+"""Damaged items: a clear error, a scene left out with its reason, or a plan; never a crash, a hang or a wrong pixel."""
 
 from __future__ import annotations
 
 import json
-import math
-import signal
+import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
-from eo_batch.core.errors import EoBatchError
-from eo_batch.core.plan import BASE_MEMORY, Plan, make_plan
+from eo_batch.core.errors import CatalogError, EoBatchError
 from eo_batch.core.planet import PlanetSpec
-from eo_batch.core.scenes import Scene
-from eo_batch.core.specfile import parse_spec
-from eo_batch.io.scenepages import Pages, scenes_of_page
-from eo_batch.io.scenetable import usable
+from eo_batch.io.cube import CubeReader
 from eo_batch.io.store import parse_store
-from eo_batch.stages.plan import find_scenes
 from eo_batch.stages.simulate import simulate
-from tests.bad_input.mutations import SECRET, Json, Mutant, mutants
-from tests.io.worlds import QUICK
+from tests.bad_input.damaged import Case, assert_tells, bounded, outcome, planned
+from tests.bad_input.mutations import Json, mutants
+from tests.io.worlds import go
 
 EACH, EACH_TABLE, EACH_REAL, EACH_CHIPS = 500, 100, 40, 8
-BOUND_S = 10.0
-"""Planning takes a hundredth of it."""
-DAYS = (date(2023, 6, 1), date(2023, 9, 1))
-AREA = (11.9955, 48.0005, 11.9995, 48.003)
-SPEC = """
-name: t
-time: {start: 2023-06-01, end: 2023-09-01, step: all}
-grid: {chip_px: 32, gsd_m: 10, block_chips: 4}
-pretrain: {encoder: {patch_px: 8}}
-"""
 SENSORS = {
     "sentinel-2-l2a": ("S2B_32UAZ_20230608_0_L2A", "{kind: s2-l2a, bands: [B04, B11]}"),
     "sentinel-1-rtc": ("S1A_IW_GRDH_1SDV_20230603T165812_20230603T165815_048800_U32_rtc", "{kind: s1, bands: [VV]}"),
@@ -52,43 +30,6 @@ SENSORS = {
     "coherence": ("N48E011_summer_vv", "{kind: coherence, collections: [coherence], assets: {coh06: coh06}}"),
 }
 """By collection of the simulated planet: the item that is damaged, and the sensor that reads it."""
-
-
-class Case:
-    """A sensor over a catalogue of which one item gets damaged."""
-
-    def __init__(
-        self,
-        catalog: Path,
-        target: Json,
-        others: Sequence[Json],
-        sensor: str,
-        area: Sequence[float] = AREA,
-        days: Sequence[date] = DAYS,
-    ) -> None:
-        self.catalog, self.target, self.others, self.area, self.days = catalog, target, others, area, days
-        sensors = [f"sensors.x={sensor}"]
-        if "kind: classes" in sensor or "kind: points" in sensor:  # labels alone are nothing to learn from
-            ground = catalog.with_name("ground.json")
-            own = {"bbox": [-180, -90, 180, 90], "properties": {"datetime": "2020-01-01T00:00:00Z"}}
-            listed([{"id": "ground", "collection": "dem", "assets": {"dem": {"href": "dem.tif"}}} | own], ground)
-            sensors.append(f"sensors.ground={{kind: dem, collections: [dem], catalog: {ground}}}")
-        when = [f"time.start={days[0]}", f"time.end={days[1]}"]
-        self.spec = parse_spec(SPEC, [f"catalog={catalog}", f"area.bbox={list(area)}", *when, *sensors])
-        self.kept = {("ground", "ground"), *(("x", one["id"]) for one in others)}
-        """Scenes that no damage to the target may change."""
-        self.write([target, *others])
-        found = planned(self, "nothing")
-        assert not isinstance(found, EoBatchError), found
-        self.rows, self.reached = rows_of(found[0]), reached(found[0])
-        assert self.rows["x", target["id"]][0][3] is None, "the undamaged item is used"
-
-    def write(self, items: Sequence[Any]) -> None:
-        """Raises what stac-geoparquet raises, if the catalogue is a table, for what it can't hold."""
-        if self.catalog.suffix == ".json":
-            listed(items, self.catalog)
-        else:
-            to_parquet(parse_stac_items_to_arrow(deepcopy(list(items))), self.catalog)
 
 
 @pytest.fixture(scope="module")
@@ -107,144 +48,6 @@ def case_of(globe: Path, collection: str, catalog: Path) -> Case:
     direction = target["properties"].get("sat:orbit_state")
     others = [i for i in own if i is not target and i["properties"].get("sat:orbit_state") == direction]
     return Case(catalog, target, others[:2], sensor)
-
-
-@contextmanager
-def bounded(told: str) -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise AssertionError(f"took longer than {BOUND_S} s: {told}")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, BOUND_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def listed(items: Sequence[Any], path: Path) -> Path:
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": list(items)}))
-    return path
-
-
-def planned(case: Case, told: str) -> tuple[Plan, list[Scene]] | EoBatchError:
-    """The plan, and its scenes as workers read them; or the error that tells why there is none.
-
-    As `stages.plan.run` makes them, but for the store. Anything else fails the test.
-    """
-    with bounded(told):
-        try:
-            found = usable(find_scenes(case.spec, QUICK), case.spec)
-            plan = make_plan(case.spec, found.columns(), "chips")
-            return plan, scenes_of_page(Pages(found).page(0, len(found)), range(len(found)))
-        except EoBatchError as error:
-            return error
-        except Exception as error:
-            raise AssertionError(f"{type(error).__name__} after: {told}") from error
-
-
-def assert_tells(error: EoBatchError, item: Any, catalog: Path) -> None:
-    message, item_id = str(error), item.get("id") if isinstance(item, dict) else None
-    assert SECRET not in message
-    assert message.isprintable(), "one line, and nothing that a terminal would obey"
-    assert 40 < len(message) < 1500
-    assert "Traceback" not in message
-    assert "object has no" not in message, "Python's words are not for people"
-    assert catalog.name in message or (isinstance(item_id, str) and item_id in message), message
-
-
-Rows = dict[tuple[str, str], list[Any]]
-
-
-def rows_of(plan: Plan) -> Rows:
-    """What the plan knows of each scene."""
-    found: Rows = {}
-    s = plan.scenes
-    for i in range(len(s)):
-        row = [int(s.moment_us[i]), int(s.epsg[i]), s.bounds[i].tolist(), s.refusal[i], s.look[i], bytes(s.digest[i])]
-        found.setdefault((str(s.sensor[i]), str(s.scene_id[i])), []).append(row)
-    return found
-
-
-def reached(plan: Plan) -> dict[str, set[tuple[str, str]]]:
-    """The scenes of each shard."""
-    names = list(zip(plan.scenes.sensor, plan.scenes.scene_id, strict=True))
-    return {shard.key: {names[i] for i in shard.scenes} for shard in plan.shards}
-
-
-def assert_sound(plan: Plan, scenes: Sequence[Scene]) -> None:
-    """No nonsense in the plan's tables, nor in the files that workers read of them."""
-    s = plan.scenes
-    assert np.isfinite(s.bounds).all()
-    assert (s.bounds[:, 0] <= s.bounds[:, 2]).all()
-    assert (s.bounds[:, 1] <= s.bounds[:, 3]).all()
-    assert (s.epsg > 0).all()
-    for text in s.refusal:
-        assert text is None or (text.isprintable() and 10 < len(text) < 1500 and SECRET not in text), text
-    assert (plan.shards.memory_bytes >= BASE_MEMORY).all()
-    assert (plan.shards.write_bytes > 0).all()
-    assert ((plan.shards.scenes >= 0) & (plan.shards.scenes < len(s))).all()
-    for scene in scenes:
-        assert scene.scene_id.isprintable()
-        assert scene.orbit_state in (None, "ascending", "descending")
-        assert all(math.isfinite(value) for value in scene.bbox)
-        assert scene.cloud_pct is None or math.isfinite(scene.cloud_pct)
-        for asset in scene.assets:
-            assert SECRET not in asset.href + asset.offset_reason
-            assert math.isfinite(asset.scale)
-            assert asset.scale != 0
-            assert math.isfinite(asset.offset_dn)
-            assert asset.shape is None or min(asset.shape) > 0
-            if asset.transform is not None:
-                a, b, _, d, e, _ = asset.transform
-                assert math.hypot(a, d) > 0 < math.hypot(b, e)
-                assert all(map(math.isfinite, asset.transform))
-
-
-def elsewhere(item: Any, case: Case) -> bool:
-    """Whether an item says itself, in whole words, that it is none of what is looked for."""
-    collection, bbox, geometry = (item.get(name) for name in ("collection", "bbox", "geometry"))
-    if isinstance(collection, str) and collection not in ("", case.target["collection"]):
-        return True
-    if bbox is None and geometry is None:
-        return True
-    if all(isinstance(v, int | float) for v in bbox):
-        west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])
-        if west <= east and (
-            east < case.area[0] or west > case.area[2] or north < case.area[1] or south > case.area[3]
-        ):
-            return True
-    properties = item["properties"]
-    first, last = (properties.get("datetime") or properties.get(f"{end}_datetime") for end in ("start", "end"))
-    if first and last:
-        begin, end = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in case.days)
-        one, other = (datetime.fromisoformat(str(t)).replace(tzinfo=UTC) for t in (first, last))
-        return one >= end or other < begin
-    return False
-
-
-def outcome(case: Case, mutant: Mutant) -> str:
-    """What became of a damaged item, in a word, after all that can be asserted about it."""
-    try:
-        case.write([mutant.item, *case.others])
-    except Exception:  # whatever a table's writer stumbles over is a table that nobody has
-        assert case.catalog.suffix == ".parquet"
-        return "can't be written"
-    found = planned(case, mutant.told)
-    if isinstance(found, EoBatchError):
-        assert_tells(found, mutant.item, case.catalog)
-        return type(found).__name__
-    plan, scenes = found
-    assert_sound(plan, scenes)
-    rows, shards, kept = rows_of(plan), reached(plan), case.kept
-    assert {key: rows.get(key) for key in kept} == {key: case.rows.get(key) for key in kept}, mutant.told
-    assert {k: v & kept for k, v in shards.items()} == {k: v & kept for k, v in case.reached.items()}, mutant.told
-    own = [row for key, of_key in rows.items() if key not in kept for row in of_key]
-    if not own:
-        assert elsewhere(mutant.item, case), f"dropped without a word: {mutant.told}"
-        return "elsewhere"
-    return "planned" if own[0][3] is None else "left out"
 
 
 @pytest.mark.parametrize("collection", SENSORS)
@@ -314,3 +117,77 @@ def test_a_damaged_real_item(shared_data: Path, tmp_path: Path, folder: str, col
     counts = Counter(outcome(case, mutant) for mutant in mutants(target, f"{folder} {collection}", EACH_REAL))
     assert counts["planned"] > 0, counts
     assert counts["left out"] + counts["CatalogError"] + counts["RadiometryError"] > 0, counts
+
+
+DECIDING = {"proj:shape", "proj:transform", "proj:code", "proj:epsg", "bbox", "datetime", "grid:code", "platform", "id",
+            "eo:cloud_cover", "sat:orbit_state", "sat:relative_orbit", "geometry", "updated"}  # fmt: skip
+"""What could change pixels if it were believed too much, though it says nothing about the numbers in the files."""
+
+
+def meaning(item: Any) -> str:
+    """What an item says of its files' numbers; where this is changed, other pixels are right, and none are compared."""
+    asset_fields = ("href", "nodata", "unit", "raster:scale", "raster:offset", "raster:bands", "bands")
+    assets = {key: {name: asset.get(name) for name in asset_fields} for key, asset in item["assets"].items()}
+    names = ("s2:processing_baseline", "s2:product_uri", "earthsearch:boa_offset_applied", "sar:product_type")
+    return json.dumps([assets, [item["properties"].get(name) for name in names], item["collection"]], sort_keys=True)
+
+
+def same_meaning(item: Any, target: Json) -> bool:
+    try:
+        return meaning(item) == meaning(target)
+    except (AttributeError, KeyError, TypeError):  # not even an item
+        return False
+
+
+Pixels = dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+
+
+def chips_of(case: Case) -> Pixels:
+    """Stored values and valid counts of all chips of the damaged sensor, by array and shard."""
+    run, _ = go(case.spec, parse_store(f"memory://{uuid.uuid4()}"), until="chips")
+    reader, found = CubeReader(run.store, run.identity.prefix("chips")), Pixels()
+    for shard in run.plan.shards:
+        first, time = run.axes.first_slot(shard.block), run.axes.time_index(shard.bin_key)
+        for array in (array for array in case.spec.arrays() if array.sensor == shard.sensor == "x"):
+            slots = [first + place for place in shard.places]
+            stored, valid = reader.stored(array.name, slots, time), reader.valid_counts(array.name, slots, time)
+            found[array.name, shard.key] = stored, valid
+    return found
+
+
+@pytest.mark.parametrize("collection", SENSORS)
+def test_chips_of_a_damaged_item_are_the_undamaged_ones_or_none(globe: Path, collection: str) -> None:
+    """The item is alone, so that each of its chips is as it was, or has no valid pixel."""
+    name, sensor = SENSORS[collection]
+    items = json.loads((globe / "items.json").read_text())["features"]
+    (target,) = (item for item in items if item["id"] == name)
+    (globe / "dem.tif").write_bytes((globe / "dem/DEM_N48E011/DEM.tif").read_bytes())
+    case = Case(globe / f"{collection} damaged.json", target, [], sensor)
+    expected, counts = chips_of(case), Counter[str]()
+    assert all((valid > 0).any() for _, valid in expected.values())
+    for mutant in mutants(target, f"chips of {collection}", 40 * EACH_CHIPS):
+        if not (mutant.fields & DECIDING) or not same_meaning(mutant.item, target):
+            continue
+        case.write([mutant.item])
+        if isinstance(planned(case, mutant.told), EoBatchError):
+            continue
+        with bounded(mutant.told):
+            found = chips_of(case)
+        for key, (stored, valid) in found.items():
+            same = np.array_equal(valid, expected[key][1]) and np.array_equal(stored, expected[key][0], equal_nan=True)
+            assert same or not valid.any(), f"{key} after: {mutant.told}"
+            counts["same" if same else "none"] += 1
+        counts["runs"] += 1
+        if counts["runs"] == EACH_CHIPS:
+            break
+    assert counts["runs"] == EACH_CHIPS, counts
+    assert counts["same"] >= EACH_CHIPS / 2, counts
+
+
+def test_lists_within_lists_do_not_exhaust_the_reader(globe: Path, tmp_path: Path) -> None:
+    case = case_of(globe, "dem", tmp_path / "damaged.json")
+    deep = json.dumps(case.target).replace('"DEM_N48E011"', f'"DEM_N48E011", "x": {"[" * 100_000}{"]" * 100_000}', 1)
+    case.catalog.write_text(f'{{"type": "FeatureCollection", "features": [{deep}]}}')
+    found = planned(case, "deep")
+    assert isinstance(found, CatalogError)
+    assert_tells(found, case.target, case.catalog)

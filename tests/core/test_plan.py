@@ -205,7 +205,7 @@ class TestRefusals:
         ]
 
     def test_mixed_orbits_are_refused_and_the_remedy_works(self) -> None:
-        with pytest.raises(PlanError, match=r"sensors\.s1 has scenes of orbits ascending \(.+\), descending \(") as caught:
+        with pytest.raises(PlanError, match=r"s1 has scenes of orbits ascending \(.+\), descending \(") as caught:
             plan_of(*self.orbits(None, "ascending", "descending"))
         assert "set sensors.s1.orbit=ascending or descending (or add a sensor for each)" in str(caught.value)
         plan = plan_of(*self.orbits("ascending", "ascending", "descending", None))

@@ -115,3 +115,19 @@ def test_baselines(properties: dict[str, Any], baseline: str | None) -> None:
 )
 def test_buckets(href: str, bucket: str) -> None:
     assert bucket_of(href) == bucket
+
+
+@pytest.mark.parametrize("flag", ["false", "true", 0, 1, [], {}])
+def test_a_flag_that_is_neither_true_nor_false_decides_nothing(flag: object) -> None:
+    """The text `false` would count as true, and every reflectance would be wrong by a tenth."""
+    properties = {"earthsearch:boa_offset_applied": flag, "s2:processing_baseline": "05.09"}
+    decision = s2_offset("https://host/B04.tif", properties, [], None)
+    assert decision.offset_dn is None
+    assert "neither true nor false" in decision.reason
+
+
+@pytest.mark.parametrize(
+    "href", ["https://me:SECRET@sentinel-cogs.s3.amazonaws.com/B04.tif", "s3://me:SECRET@sentinel-cogs/B04.tif"]
+)
+def test_who_is_let_in_is_no_part_of_the_bucket(href: str) -> None:
+    assert bucket_of(href) == "sentinel-cogs"

@@ -240,6 +240,46 @@ def s1_item(unit: str | None = None, **changes: Any) -> Json:
     return document
 
 
+class TestAddresses:
+    @pytest.mark.parametrize(
+        ("href", "why"),
+        [
+            ("ftp://host/B04.tif", "files at ftp:// can't be read"),
+            ("../" * 60 + "etc/passwd", "its address is none"),
+            ("http://[::1/B04.tif", "its address is none"),
+            ("//user:SECRET@host/B04.tif", "a host and no scheme"),
+            ("https:///B04.tif", "no host or bucket"),
+            ("a\nb.tif", "no text of one line"),
+            (5, "no text of one line"),
+        ],
+    )
+    def test_files_that_nobody_can_read_are_refused(self, href: Any, why: str) -> None:
+        document = item()
+        document["assets"]["red"]["href"] = href
+        refusal = made(document).refusal
+        assert refusal is not None
+        assert refusal.startswith("B04: ")
+        assert why in refusal
+        assert "SECRET" not in refusal
+
+    def test_errors_hide_the_secrets_of_a_catalogue(self) -> None:
+        with pytest.raises(CatalogError) as told:
+            scene_of_item(item() | {"bbox": None}, "s2", sensor(), "https://me:SECRET@host/items.json?sig=SECRET")
+        assert "SECRET" not in str(told.value)
+        assert "https://host/items.json" in str(told.value)
+
+
+@pytest.mark.parametrize("kind", ["s1", "dem", "continuous"])
+def test_scale_and_offset_that_an_item_states_count(kind: str) -> None:
+    """value = stored * scale + offset = (stored + offset / scale) * scale."""
+    document = item() | {"collection": "some-rtc"}
+    asset = {"href": "a.tif", "raster:bands": [{"scale": 0.5, "offset": -10}]}
+    document["assets"] = {"VV": asset, "dem": asset}
+    fields: Json = {"s1": {"bands": ("VV",)}, "continuous": {"assets": {"x": "dem"}}}.get(kind, {})
+    (found,) = scene_of_item(document, "name", sensor(kind, **fields), "s3://b/items.json").assets
+    assert (found.scale, found.offset_dn) == (0.5, -20)
+
+
 class TestSentinel1:
     def test_rtc_is_linear_power(self) -> None:
         found = made(s1_item() | {"collection": "sentinel-1-rtc"}, "s1")

@@ -177,7 +177,7 @@ BAD_ROOTS: dict[str, tuple[Answer, str]] = {
     "no catalogue": (page(b'{"hello": "world"}'), "neither a STAC catalogue"),
     "empty body": (page(b""), "is not JSON"),
     "no features": (page(b'{"type": "FeatureCollection"}'), "without items"),
-    "strings": (page(b'{"type": "FeatureCollection", "features": ["a"]}'), "is not a usable STAC item: it is no object"),
+    "strings": (page(b'{"type": "FeatureCollection", "features": ["a"]}'), "usable STAC item: it is no object"),
     "bad bbox": (
         page(b'{"type": "FeatureCollection", "features": [{"id": "a", "bbox": [1, 2]}]}'),
         r"item a of .*/bad\.json is not a usable STAC item: its bbox is not 4 or 6 numbers",

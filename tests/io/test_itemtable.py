@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -213,6 +214,40 @@ def listings(draw: st.DrawFn) -> list[Json]:
 def test_anything_that_a_table_can_hold(tmp_path: Path, items: list[Json], name: str) -> None:
     path = written(items, tmp_path / "items.parquet")
     assert_same(path, SENSORS[name], tmp_path, items_in(path))
+
+
+def test_a_bad_address_is_of_its_own_row_only(tmp_path: Path) -> None:
+    hrefs = [
+        "ftp://h/a/B04.tif",
+        "B04.tif",
+        "../" * 60,
+        "https://h/a/B04.tif",
+        "",
+        "//u:SECRET@h/B04.tif",
+        "https://h/a/\n.tif",
+    ]
+    items = []
+    for number, href in enumerate(hrefs):
+        one = item() | {"id": f"plain-{number}", "geometry": {"type": "Point", "coordinates": [15.0, 45.5]}}
+        one["properties"] |= {"datetime": f"2023-08-{number + 1:02d}T10:00:00Z"}
+        one["assets"]["red"]["href"] = href
+        items.append(one)
+    path = written(items, tmp_path / "items.parquet")
+    assert assert_same(path, SENSORS["s2 declared"], tmp_path, items) == len(hrefs)
+    table, _ = scenes_of_geoparquet(query_of(path), "name", SENSORS["s2 declared"], QUICK)
+    assert [refusal is None for refusal in table.refusal] == [False, True, False, True, False, False, False]
+
+
+def test_times_that_nobody_can_tell(tmp_path: Path) -> None:
+    """A column of microseconds reaches further than the calendar."""
+    one = item() | {"geometry": {"type": "Point", "coordinates": [15.0, 45.5]}}
+    path = written([one], tmp_path / "items.parquet")
+    table = pq.read_table(path)
+    at = table.column_names.index("datetime")
+    moment = pa.array([2**62], pa.timestamp("us", "UTC"))
+    pq.write_table(table.set_column(at, "datetime", moment), path)
+    with pytest.raises(CatalogError, match=r"item S2B_33TWL_20230813_0_L2A of .* has no usable time"):
+        scenes_of_geoparquet(query_of(path), "name", SENSORS["s2"], QUICK)
 
 
 @pytest.mark.parametrize("name", sorted(SENSORS))
