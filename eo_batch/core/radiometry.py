@@ -81,11 +81,11 @@ def s2_offset(href: str, properties: Mapping[str, Any], raster_bands: Any, decla
         if by_baseline.offset_dn is not None and stated is not None and stated != by_baseline.offset_dn:
             return OffsetDecision(None, f"the item states offset {stated:g} DN, but {by_baseline.reason}")
         return OffsetDecision(by_baseline.offset_dn, f"bucket {bucket} keeps ESA's numbers: {by_baseline.reason}")
-    if flag is not None and not isinstance(flag, bool):
+    if flag is not None and flag not in (True, False):  # tables of which some rows have no flag hold 1.0 and 0.0
         return OffsetDecision(None, f"the item's flag on it is {ascii(flag)[:40]}, neither true nor false")
-    if flag is True:
+    if flag:
         return OffsetDecision(0.0, "the item says that the offset is already applied")
-    if flag is False:
+    if flag is not None:
         return OffsetDecision(by_baseline.offset_dn, f"the item says offset not applied, {by_baseline.reason}")
     if by_baseline.offset_dn == 0.0:
         return by_baseline

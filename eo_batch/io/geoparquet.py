@@ -101,7 +101,7 @@ class _File:
         except BaseError as error:
             with catalog_errors(self.href):
                 raise error
-        except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as error:
+        except (pa.ArrowException, KeyError, OSError, OverflowError, TypeError, ValueError) as error:
             raise self._error(one_line(error)) from error
 
     def _part(self, groups: Sequence[int]) -> tuple[tuple[SceneTable, pa.Array] | None, set[str]]:

@@ -179,9 +179,12 @@ def elsewhere(item: Any, case: Case) -> bool:
         return True
     if all(isinstance(v, int | float) for v in bbox):
         west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])
-        if west <= east and (
-            east < case.area[0] or west > case.area[2] or north < case.area[1] or south > case.area[3]
-        ):
+        beside = (
+            (east < case.area[0] or west > case.area[2])
+            if west <= east
+            else (east < case.area[0] and west > case.area[2])
+        )  # or across the antimeridian
+        if beside or north < case.area[1] or south > case.area[3]:
             return True
     properties = item["properties"]
     first, last = (properties.get("datetime") or properties.get(f"{end}_datetime") for end in ("start", "end"))

@@ -248,6 +248,11 @@ def test_times_that_nobody_can_tell(tmp_path: Path) -> None:
     pq.write_table(table.set_column(at, "datetime", moment), path)
     with pytest.raises(CatalogError, match=r"item S2B_33TWL_20230813_0_L2A of .* has no usable time"):
         scenes_of_geoparquet(query_of(path), "name", SENSORS["s2"], QUICK)
+    coherence = sensor("coherence", assets={"x": "red"})  # counts by its interval, and looks at whole items
+    both = pq.read_table(path).append_column("start_datetime", pa.array([0], moment.type))
+    pq.write_table(both.append_column("end_datetime", pa.array([0], moment.type)), path)
+    with pytest.raises(CatalogError, match=r"items\.parquet is not stac-geoparquet \(date value out of range\)"):
+        scenes_of_geoparquet(query_of(path), "name", coherence, QUICK)
 
 
 @pytest.mark.parametrize("name", sorted(SENSORS))
