@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLUSTER_FLAGS ?=
-PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Many tests wait for servers and processes, so that two cores keep three workers busy.
+PYTEST_FLAGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 # One thread per process: tests and workers run side by side, and results depend on the number of threads.
 export OMP_NUM_THREADS ?= 1
 
