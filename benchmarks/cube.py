@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -342,14 +342,41 @@ def server() -> Iterator[Any]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.cube", description=__doc__)
+def asked(name: str, about: str | None, settings: Mapping[str, Sequence[dict[str, int]]]) -> argparse.Namespace:
+    """What the command line asks for: the same words for all benchmarks of cubes."""
+    parser = argparse.ArgumentParser(prog=f"benchmarks.{name}", description=about)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each setting")
-    parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), help="who is measured")
+    parser.add_argument("--only", nargs="*", default=list(settings), choices=list(settings), help="who is measured")
     parser.add_argument("--once", nargs=4, metavar=("WHO", "SETTING", "SOURCE", "TARGET"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.once:
-        who, setting, source, target = asked.once
+    return parser.parse_args()
+
+
+def rounds(
+    name: str,
+    given: argparse.Namespace,
+    settings: Mapping[str, Sequence[dict[str, int]]],
+    s3: Any,
+    source: str,
+    look: Callable[[str, str], None],
+) -> dict[tuple[str, str], list[Figures]]:
+    """Run each setting in turn, as often as asked; `look` sees who made what, before it is deleted."""
+    rows: dict[tuple[str, str], list[Figures]] = {}
+    for _ in range(given.repeats):
+        for who in given.only:
+            for setting in settings[who]:
+                target = s3.new_bucket()
+                figures = measured(who, setting, source, target, f"benchmarks.{name}")
+                rows.setdefault((who, json.dumps(setting)), []).append(figures)
+                print(who, setting, {key: round(value, 2) for key, value in figures.items()}, file=sys.stderr)
+                look(who, target)
+                s3.empty(target)
+    return rows
+
+
+def main() -> None:
+    given = asked("cube", __doc__, SETTINGS)
+    if given.once:
+        who, setting, source, target = given.once
         once(who, json.loads(setting), source, target)
         return
     from eo_batch.io.store import parse_store
@@ -357,22 +384,17 @@ def main() -> None:
     with server() as s3:
         source = s3.new_bucket()
         store = parse_store(source)
-        items = scenes.write(store, source)
-        store.put("items.json", scenes.catalog(items))
-        rows: dict[tuple[str, str], list[Figures]] = {}
+        store.put("items.json", scenes.catalog(scenes.write(store, source)))
         reference: Any = None
-        for _ in range(asked.repeats):
-            for who in asked.only:
-                for setting in SETTINGS[who]:
-                    target = s3.new_bucket()
-                    figures = measured(who, setting, source, target)
-                    rows.setdefault((who, json.dumps(setting)), []).append(figures)
-                    print(who, setting, {key: round(value, 2) for key, value in figures.items()}, file=sys.stderr)
-                    if who not in ("floor", "async-geotiff"):
-                        cube = cube_of(who, source, target)
-                        reference = cube if reference is None else reference
-                        assert np.array_equal(cube, reference), f"{who} {setting} made another cube"
-                    s3.empty(target)
+
+        def look(who: str, target: str) -> None:
+            nonlocal reference
+            if who not in ("floor", "async-geotiff"):
+                cube = cube_of(who, source, target)
+                reference = cube if reference is None else reference
+                assert np.array_equal(cube, reference), f"{who} made another cube"
+
+        rows = rounds("cube", given, SETTINGS, s3, source, look)
     print(json.dumps(compared(rows)))
 
 

@@ -9,9 +9,7 @@ imports and without the server. The last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +17,7 @@ import numpy as np
 from affine import Affine
 
 from benchmarks import cube
-from benchmarks.cube import BOUNDS, CHIP_PX, LEFT, SIDE_PX, TOP, Clock, Figures
+from benchmarks.cube import BOUNDS, CHIP_PX, LEFT, SIDE_PX, TOP, Clock
 from benchmarks.scenes import EPSG, smooth
 
 RADAR_EPSG, MAP_EPSG = 32632, 4326
@@ -223,13 +221,9 @@ def once(who: str, setting: Mapping[str, int], source: str, target: str) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.warp", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each setting")
-    parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), help="who is measured")
-    parser.add_argument("--once", nargs=4, metavar=("WHO", "SETTING", "SOURCE", "TARGET"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.once:
-        who, setting, source, target = asked.once
+    given = cube.asked("warp", __doc__, SETTINGS)
+    if given.once:
+        who, setting, source, target = given.once
         once(who, json.loads(setting), source, target)
         return
     from benchmarks.scenes import catalog
@@ -240,23 +234,17 @@ def main() -> None:
         items = write(parse_store(source), source)
         parse_store(source).put("items.json", catalog(items))
         radar, land = exact(source, items)
-        rows: dict[tuple[str, str], list[Figures]] = {}
         told: dict[str, Any] = {}
-        for _ in range(asked.repeats):
-            for who in asked.only:
-                for setting in SETTINGS[who]:
-                    target = s3.new_bucket()
-                    figures = cube.measured(who, setting, source, target, "benchmarks.warp")
-                    rows.setdefault((who, json.dumps(setting)), []).append(figures)
-                    print(who, setting, {key: round(value, 2) for key, value in figures.items()}, file=sys.stderr)
-                    found_radar, found_land = images_of(who, source, target)
-                    window = (slice(0, CHECK_PX), slice(0, CHECK_PX))
-                    name = who.replace("-", "_")
-                    told[f"largest_error_{name}"] = float(np.abs(found_radar[:, *window] - radar).max())
-                    told[f"share_of_other_classes_{name}"] = float((found_land[window] != land).mean())
-                    assert found_radar.shape == (2, SIDE_PX, SIDE_PX)
-                    s3.empty(target)
-        if "eo-batch" in asked.only:
+
+        def look(who: str, target: str) -> None:
+            found_radar, found_land = images_of(who, source, target)
+            assert found_radar.shape == (2, SIDE_PX, SIDE_PX)
+            window, name = (slice(0, CHECK_PX), slice(0, CHECK_PX)), who.replace("-", "_")
+            told[f"largest_error_{name}"] = float(np.abs(found_radar[:, *window] - radar).max())
+            told[f"share_of_other_classes_{name}"] = float((found_land[window] != land).mean())
+
+        rows = cube.rounds("warp", given, SETTINGS, s3, source, look)
+        if "eo-batch" in given.only:
             assert told["largest_error_eo_batch"] <= 1e-3, told
             assert told["share_of_other_classes_eo_batch"] <= 1e-5, told  # ties between two pixels
     print(json.dumps(cube.compared(rows) | told))

@@ -14,7 +14,7 @@ from eo_batch.core.layout import STAGES, stage_prefix
 from eo_batch.core.spec import RunSpec
 
 CODE_VERSIONS: Mapping[str, int] = {
-    "plan": 3,
+    "plan": 4,
     "chips": 4,
     "publish": 3,
     "pretrain": 2,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eo_batch.core.sensors import Resampling
-from eo_batch.core.utm import WGS84, Floats, project
+from eo_batch.core.utm import WGS84, Floats
 from eo_batch.pixels.grids import PixelGrid, SourceImage, pixel_size
 from eo_batch.pixels.positions import STEP_PX, between, controls, to_pixels
 
@@ -257,17 +257,8 @@ def _ramp(x: Floats) -> Floats:
 
 
 def _controls(image: SourceImage, offset: float, epsg: int, transform: Any) -> tuple[Floats, Floats]:
-    """Where every eighth of an image's pixels lies in another pixel grid: (column, row) of its corner or its centre.
-
-    offset: 0 for corners, 0.5 for centres.
-    """
-    rows, cols = image.pixels_yx.shape
-    a, b, c, d, e, f = image.transform
-    col_cc, row_cc = np.meshgrid(controls(cols) + offset, controls(rows) + offset)
-    x, y = a * col_cc + b * row_cc + c, d * col_cc + e * row_cc + f
-    if image.epsg != epsg:
-        x, y = project(image.epsg, epsg, x, y)
-        if epsg == WGS84:  # no jump within the image, and the turn that the other grid counts in
-            x = x[0, 0] + (x - x[0, 0] + 180) % 360 - 180
-            x += 360 * np.round((transform[2] - x[0, 0]) / 360)
+    """Where an image's control points (`controls`) lie in another pixel grid: (column, row)."""
+    x, y = controls(image.transform, image.pixels_yx.shape, offset, image.epsg, epsg)
+    if epsg == WGS84 != image.epsg:  # the turn that the other grid counts in
+        x = x + 360 * np.round((transform[2] - x[0, 0]) / 360)
     return to_pixels(transform, x, y)

@@ -7,15 +7,25 @@ the curvature over 8 pixels stays below 2e-4 pixel for pixels of 10 m, 2e-3 for 
 import numpy as np
 
 from eo_batch.core.scenes import Affine6
-from eo_batch.core.utm import Floats
+from eo_batch.core.utm import WGS84, Floats, project
 
 STEP_PX = 8
 
 
-def controls(length: int) -> Floats:
-    """Positions of the pixels whose coordinates are transformed exactly, along a side of `length` pixels. The last lies
-    beyond the side."""
-    return np.arange(-(-length // STEP_PX) + 1, dtype=np.float64) * STEP_PX
+def controls(
+    transform: Affine6, shape: tuple[int, ...], offset: float, epsg: int, other_epsg: int
+) -> tuple[Floats, Floats]:
+    """Coordinates (x, y) in another CRS of every eighth pixel of an image along each side, and of one beyond its end.
+
+    offset: 0 for the pixels' corners, 0.5 for their centres.
+    """
+    rows, cols = (np.arange(-(-length // STEP_PX) + 1, dtype=np.float64) * STEP_PX + offset for length in shape)
+    a, b, c, d, e, f = transform
+    col_cc, row_cc = np.meshgrid(cols, rows)
+    x, y = project(epsg, other_epsg, a * col_cc + b * row_cc + c, d * col_cc + e * row_cc + f)
+    if other_epsg == WGS84 != epsg:  # no jump within the image, or what is interpolated between would be anywhere
+        x = x[0, 0] + (x - x[0, 0] + 180) % 360 - 180
+    return x, y
 
 
 def between(values_cc: Floats, rows: slice, cols: int) -> Floats:

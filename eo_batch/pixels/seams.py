@@ -24,7 +24,8 @@ _Place = tuple[int, int, int, int]
 def mosaic(sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling) -> tuple[Pixels, Mask]:
     """Images of one observation on `grid`, which `how` is for as in `align`: values and validity, (y, x).
 
-    There is one image at least. Where they overlap, the first one counts.
+    There is one image at least. Where they overlap, the first one counts; those that are joined have the place of their
+    first.
     """
     pixels, valid = np.zeros(grid.shape, sources[0].pixels_yx.dtype), np.zeros(grid.shape, bool)
     for image in joined(sources):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eo_batch.core.sensors import Resampling
-from eo_batch.core.utm import WGS84, Floats, project
+from eo_batch.core.utm import WGS84, Floats
 from eo_batch.pixels.grids import Mask, PixelGrid, Pixels, SourceImage
 from eo_batch.pixels.positions import between, controls, to_pixels
 
@@ -30,7 +30,7 @@ class Warp:
         self._shape, self._dtype = source.pixels_yx.shape, dtype
         self._values: _Nearest | _Bilinear = (_Nearest if method == "nearest" else _Bilinear)(self._shape, self._dtype)
         if source.epsg != grid.epsg:
-            self._col_cc, self._row_cc = to_pixels(source.transform, *_controls(grid, source.epsg))
+            self._col_cc, self._row_cc = to_pixels(source.transform, *_centres(grid, source.epsg))
 
     def put(self, first: int, pixels_yx: Pixels, valid_yx: Mask) -> None:
         """The source's rows from `first` on."""
@@ -67,13 +67,9 @@ class Warp:
 
 
 @lru_cache(maxsize=4)
-def _controls(grid: PixelGrid, epsg: int) -> tuple[Floats, Floats]:
-    """Coordinates (x, y) in another CRS of every eighth pixel's centre: the same for all scenes of that CRS."""
-    col, row = np.meshgrid(controls(grid.cols), controls(grid.rows))
-    x, y = project(grid.epsg, epsg, grid.left + (col + 0.5) * grid.pixel, grid.top - (row + 0.5) * grid.pixel)
-    if epsg == WGS84:  # no jump within the grid, or what is interpolated between would be anywhere
-        x = x[0, 0] + (x - x[0, 0] + 180) % 360 - 180
-    return x, y
+def _centres(grid: PixelGrid, epsg: int) -> tuple[Floats, Floats]:
+    """Coordinates (x, y) of a grid's control points: the same for all scenes of a CRS."""
+    return controls(grid.transform, grid.shape, 0.5, grid.epsg, epsg)
 
 
 class _Nearest:

@@ -211,7 +211,7 @@ _CHIPS = pa.schema(
     ]
 )
 _PER_BIN = {"state:": pa.string(), "valid:": pa.float64(), "count:": pa.float64()}
-"""Columns of `chips.parquet` for each sensor and bin, as `valid:s2:202306P1M`; of points for each array and band."""
+"""Columns of `chips.parquet` for each sensor and bin, as `valid:s2:2023-06`; of points for each array and band."""
 _LEDGER = pa.schema(
     [
         ("level", pa.string()),
