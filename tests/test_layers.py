@@ -39,7 +39,7 @@ def _contracts(root: Path) -> subprocess.CompletedProcess[str]:
         ("pixels/composite.py", "import eo_batch.io.store", "Layers: imports point downwards only"),
         ("io/store.py", "import eo_batch.models.encoder", "Layers: imports point downwards only"),
         ("io/store.py", "import eo_batch.stages.chips", "Layers: imports point downwards only"),
-        ("stages/chips.py", "import eo_batch.stages.simulate", "Stages do not know one another"),
+        ("stages/chips/stage.py", "import eo_batch.stages.simulate", "Stages do not know one another"),
         ("runners/__init__.py", "import eo_batch.io.store", "Runners know nothing about bytes"),
         ("models/encoder.py", "import eo_batch.settings", "Models read no settings"),
     ],

@@ -41,9 +41,9 @@ def extend_axes(store: Store, chips_prefix: str, blocks: Sequence[str], bins: Se
 def _axes_and_count(store: Store, chips_prefix: str) -> tuple[Axes, int]:
     """The axes and the number of entries that they come from: the next entry follows those, or not at all."""
     axes, keys = Axes(), list(store.list(layout.axes_prefix(chips_prefix)))
-    for key in keys:
+    for key, data in zip(keys, store.get_many(keys), strict=True):
         try:
-            entry = json.loads(store.get(key))
+            entry = json.loads(data)
             axes = axes.extended(entry["blocks"], entry["bins"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{store.href(key)} is not an axes entry: {error}") from error

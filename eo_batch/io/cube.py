@@ -4,11 +4,9 @@ Legend: chip (position of a chip), time (bin), b bands, y rows, x columns. One Z
 pixels of one block and time bin, so it has one writer; its inner chunks are single chips.
 """
 
-import hashlib
 import json
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -32,7 +30,6 @@ from eo_batch.io.store import Store
 _COORD_CHUNK = 65536
 _EPOCH = date(1970, 1, 1)
 _GROUP = "zarr.json"
-_PUTS_AT_ONCE = 16
 _ENCODING = (("scale_factor", 1.0), ("add_offset", 0.0))
 
 
@@ -58,9 +55,7 @@ def prepare_cube(store: Store, chips_prefix: str, spec: RunSpec, axes: Axes) -> 
         warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(memory)
     last = made.pop(_GROUP)
-    with ThreadPoolExecutor(_PUTS_AT_ONCE) as pool:
-        for _ in pool.map(lambda key: store.put(f"{path}/{key}", made[key].to_bytes()), made):
-            pass  # but raise what a thread has raised
+    store.put_many((f"{path}/{key}", data.to_bytes()) for key, data in made.items())
     store.put(f"{path}/{_GROUP}", last.to_bytes())
 
 
@@ -224,37 +219,29 @@ def _group_attributes(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def write_block(
-    store: Store,
+def block_objects(
     chips_prefix: str,
     axes: Axes,
     array: CubeArray,
     block: Block,
     bin_key: str,
     chips: Sequence[tuple[NDArray[Any], NDArray[np.uint8]] | None],
-) -> dict[str, tuple[int, str]]:
-    """Write pixels (b, y, x) and valid counts (y, x) of the cells of a block, in block order: whole Zarr shards.
+) -> Iterator[tuple[str, bytes]]:
+    """Pixels (b, y, x) and valid counts (y, x) of the cells of a block, in block order, as whole Zarr shards: keys and
+    bytes, each made when it is asked for.
 
-    chips: None for cells that stay empty. The cube is there and reaches as far as `axes`.
-
-    Returns size and SHA-256 of each object by key below the chips prefix; an array without a valid pixel writes none.
+    chips: None for cells that stay empty. The cube reaches as far as `axes`. An array without a valid pixel has none.
     """
     time_index = axes.time_index(bin_key)
     shard = axes.first_slot(block) // block.side**2
     times = () if time_index is None else (time_index,)
-    written = {}
-    pixels = [chip and chip[0] for chip in chips]
-    valid = [chip and chip[1] for chip in chips]
-    for name, parts, fill, zeros in (
-        (array.name, pixels, array.spec.info.fill, 3),
-        (f"{array.name}_valid", valid, 0, 2),
+    for name, part, fill, zeros in (
+        (array.name, 0, array.spec.info.fill, 3),
+        (f"{array.name}_valid", 1, 0, 2),
     ):
-        data = shard_bytes(parts, fill)
+        data = shard_bytes([chip and chip[part] for chip in chips], fill)
         if data is not None:
-            key = "/".join(map(str, (layout.cube(chips_prefix), name, "c", shard, *times, *[0] * zeros)))
-            store.put(key, data)
-            written[key.removeprefix(f"{chips_prefix}/")] = (len(data), hashlib.sha256(data).hexdigest())
-    return written
+            yield "/".join(map(str, (layout.cube(chips_prefix), name, "c", shard, *times, *[0] * zeros))), data
 
 
 class CubeReader:

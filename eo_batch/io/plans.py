@@ -12,7 +12,7 @@ same. A worker reads one page of shards, and the few pages that hold the scenes 
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,18 +30,29 @@ from eo_batch.core.spec import RunSpec
 from eo_batch.io.scenepages import Pages, scenes_of_page
 from eo_batch.io.scenetable import SceneTable
 from eo_batch.io.store import Store
-from eo_batch.io.tables import parquet_bytes, read_table, table_metadata, table_of_bytes
+from eo_batch.io.tables import parquet_bytes, read_table, table_of_bytes
 
 PAGE_SCENES = 1024
 """Scenes of a page: enough that those of a shard are on few pages, few enough that little is read in vain."""
 PAGE_SHARDS = 512
 _WRITERS = 8
 """Pages in work at once: while some wait for the store, others are compressed."""
+_PAGES = b"pages"
+"""Where the index of scenes names the pages."""
 _FACTS = b"plan"
 """What a page of shards knows of the whole plan."""
 
 
-def save_scenes(store: Store, prefix: str, found: SceneTable, scenes: SceneColumns) -> SceneColumns:
+@dataclass(frozen=True)
+class FrozenScenes:
+    """The scenes of a plan as they are in the store."""
+
+    columns: SceneColumns
+    pages: tuple[str, ...]
+    """Names of the pages that hold their files, in the scenes' order."""
+
+
+def save_scenes(store: Store, prefix: str, found: SceneTable, scenes: SceneColumns) -> FrozenScenes:
     """Freeze the scenes of a plan; returns those that count, which are another planner's if it was faster.
 
     scenes: the columns of `found`.
@@ -55,7 +66,7 @@ def save_scenes(store: Store, prefix: str, found: SceneTable, scenes: SceneColum
         return name
 
     with ThreadPoolExecutor(_WRITERS) as pool:
-        names = list(pool.map(write, range(0, len(found), PAGE_SCENES)))
+        names = tuple(pool.map(write, range(0, len(found), PAGE_SCENES)))
     columns = {name: getattr(scenes, name) for name in ("sensor", "scene_id", "epsg", "refusal", "look")}
     index = pa.table(
         {
@@ -66,10 +77,10 @@ def save_scenes(store: Store, prefix: str, found: SceneTable, scenes: SceneColum
                 pa.binary(16), len(scenes), [None, pa.py_buffer(scenes.digest.tobytes())]
             ),
         },
-        schema=_INDEX.with_metadata({"pages": json.dumps(names)}),
+        schema=_INDEX.with_metadata({_PAGES: json.dumps(names)}),
     )
     if store.put_if_absent(layout.scenes_index(prefix), parquet_bytes(index)):
-        return scenes
+        return FrozenScenes(scenes, names)
     return load_scenes(store, prefix)
 
 
@@ -78,9 +89,13 @@ def has_scenes(store: Store, prefix: str) -> bool:
     return store.exists(layout.scenes_index(prefix))
 
 
-def load_scenes(store: Store, prefix: str) -> SceneColumns:
+def load_scenes(store: Store, prefix: str) -> FrozenScenes:
     """The frozen scenes of a plan."""
     table = read_table(store, layout.scenes_index(prefix)).combine_chunks()
+    return FrozenScenes(_columns(table), tuple(json.loads(table.schema.metadata[_PAGES])))
+
+
+def _columns(table: pa.Table) -> SceneColumns:
     digest = table.column("digest").combine_chunks()
     return SceneColumns(
         table.column("sensor").to_numpy(zero_copy_only=False),
@@ -94,27 +109,27 @@ def load_scenes(store: Store, prefix: str) -> SceneColumns:
     )
 
 
-def save_plan(store: Store, prefix: str, plan: Plan) -> dict[str, int]:
-    """Write cells and shards; returns the bytes of each object by key below the prefix."""
+def save_plan(store: Store, prefix: str, plan: Plan, scene_pages: Sequence[str]) -> dict[str, int]:
+    """Write cells and shards; returns the bytes of each object by key below the prefix.
+
+    scene_pages: names of the pages of the plan's scenes.
+    """
     cells = {name: getattr(plan.cells, name) for name in _CELLS.names[1:]}
     table = pa.table(
         {"chip_id": plan.cells.chip_ids(), **cells}, schema=_CELLS.with_metadata({"chip_m": str(plan.cells.chip_m)})
     )
-    data = parquet_bytes(table)
-    store.put(layout.cells(prefix), data)
-    names = json.loads(table_metadata(store, layout.scenes_index(prefix))[b"pages"])
 
-    def write(page: int) -> tuple[str, int]:
-        key, data = layout.shards_page(prefix, page), parquet_bytes(_shards_page(plan.shards, page, names))
+    def write(page: int | None) -> tuple[str, int]:
+        key = layout.cells(prefix) if page is None else layout.shards_page(prefix, page)
+        data = parquet_bytes(table if page is None else _shards_page(plan.shards, page, scene_pages))
         store.put(key, data)
         return key.removeprefix(f"{prefix}/"), len(data)
 
     with ThreadPoolExecutor(_WRITERS) as pool:
-        sizes = dict(pool.map(write, range(-(-len(plan.shards) // PAGE_SHARDS))))
-    return {"cells.parquet": len(data), **sizes}
+        return dict(pool.map(write, (None, *range(-(-len(plan.shards) // PAGE_SHARDS)))))
 
 
-def _shards_page(shards: Shards, page: int, names: list[str]) -> pa.Table:
+def _shards_page(shards: Shards, page: int, names: Sequence[str]) -> pa.Table:
     rows = slice(page * PAGE_SHARDS, min((page + 1) * PAGE_SHARDS, len(shards)))
     start = shards.start[rows.start : rows.stop + 1]
     scenes = shards.scenes[start[0] : start[-1]]
@@ -142,8 +157,11 @@ def _shards_page(shards: Shards, page: int, names: list[str]) -> pa.Table:
 
 def load_plan(store: Store, prefix: str) -> Plan:
     """A frozen plan. Raises DataError if it is not there."""
-    cells = load_cells(store, prefix)
-    return Plan(cells, load_scenes(store, prefix), _load_shards(store, prefix, cells))
+    with ThreadPoolExecutor(3) as pool:  # three round trips at once
+        cells = pool.submit(load_cells, store, prefix)
+        scenes = pool.submit(load_scenes, store, prefix)
+        shards = pool.submit(_shard_pages, store, prefix)
+        return Plan(cells.result(), scenes.result().columns, _shards_of(shards.result(), cells.result()))
 
 
 def load_cells(store: Store, prefix: str) -> Cells:
@@ -155,18 +173,23 @@ def load_cells(store: Store, prefix: str) -> Cells:
 
 def load_found_shards(store: Store, prefix: str, spec: RunSpec, cells: Cells) -> Shards | None:
     """All shards of a frozen plan where they alone tell which time bins there are; None where the spec does."""
-    return _load_shards(store, prefix, cells) if spec.time.found else None
+    return _shards_of(_shard_pages(store, prefix), cells) if spec.time.found else None
 
 
-def _load_shards(store: Store, prefix: str, cells: Cells) -> Shards:
+def _shard_pages(store: Store, prefix: str) -> list[pa.Table]:
     key = layout.shards_page(prefix, 0)
     first = read_table(store, key)
     facts = json.loads(first.schema.metadata[_FACTS])
     keys = [layout.shards_page(prefix, page) for page in range(1, -(-facts["shards"] // PAGE_SHARDS))]
     try:
-        pages = [first, *(table_of_bytes(d, store.href(k)) for k, d in zip(keys, store.get_many(keys), strict=True))]
+        return [first, *(table_of_bytes(d, store.href(k)) for k, d in zip(keys, store.get_many(keys), strict=True))]
     except StoreMissing as error:
         raise DataError(f"{error}; run the stage that writes it") from error
+
+
+def _shards_of(pages: Sequence[pa.Table], cells: Cells) -> Shards:
+    first = pages[0]
+    facts = json.loads(first.schema.metadata[_FACTS])
     table = pa.concat_tables([page.replace_schema_metadata() for page in pages]).combine_chunks()
     blocks, places = cells.blocks_and_places(parse_block_key(first.column("block")[0].as_py()).side)
     scenes = table.column("scenes").combine_chunks()
@@ -245,8 +268,7 @@ def load_scenes_of(store: Store, prefix: str, found: FoundShard) -> list[Scene]:
 
 def load_all_scenes(store: Store, prefix: str) -> list[Scene]:
     """All frozen scenes with their files, refused ones included."""
-    names: list[str] = json.loads(table_metadata(store, layout.scenes_index(prefix))[b"pages"])
-    keys = [layout.scenes_page(prefix, name) for name in names]
+    keys = [layout.scenes_page(prefix, name) for name in load_scenes(store, prefix).pages]
     scenes: list[Scene] = []
     for key, data in zip(keys, store.get_many(keys), strict=True):
         page = table_of_bytes(data, store.href(key))

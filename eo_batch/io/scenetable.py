@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from eo_batch.core.columns import Ints
 from eo_batch.core.digest import JsonValue, canonical_json
 from eo_batch.core.errors import PlanError, RadiometryError
+from eo_batch.core.frames import frame_of, misplaced
 from eo_batch.core.observations import known_bins, look_of
-from eo_batch.core.plan import SceneColumns, asset_bounds, check_orbits, left_out
+from eo_batch.core.plan import SceneColumns, check_orbits, left_out
 from eo_batch.core.scenes import Asset, Scene, pair_days
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.stacitems import SAME_SENSING, Listed, resolve_duplicates
@@ -26,6 +27,7 @@ from eo_batch.core.utm import WGS84, Floats
 _NOWHEN = datetime(1970, 1, 1, tzinfo=UTC)
 _NOWHERE = (0.0, 0.0, 0.0, 0.0)
 _HREFS = pa.list_(pa.large_string())
+MISPLACED = "its item contradicts itself: by the projection fields its files lie elsewhere than its bbox"
 _SQUARE_DEG = 1.0
 """Side of a neighbourhood whose scenes lie together: about a Sentinel-2 tile."""
 
@@ -93,7 +95,7 @@ class SceneTable:
 
     def columns(self) -> SceneColumns:
         """What a plan keeps in mind of them."""
-        frames = [_frame(kind) for kind in self.kinds]
+        frames = [frame_of(kind) for kind in self.kinds]
         epsg_k = np.array([WGS84 if frame is None else frame[0] for frame in frames], np.int32)
         bounds_k = np.array([_NOWHERE if frame is None else frame[1] for frame in frames]).reshape(-1, 4)
         unknown_k = np.array([frame is None for frame in frames], bool)
@@ -238,6 +240,8 @@ def usable(table: SceneTable, spec: RunSpec) -> SceneTable:
     for row in np.flatnonzero(refusal == None).tolist():  # noqa: E711  # element by element
         sensor, orbit = facts[table.kind[row]]
         refusal[row] = left_out(cloud[row], orbit, sensor)
+    elsewhere = misplaced(table.kinds, table.kind, table.bbox) & (refusal == None)  # noqa: E711  # element by element
+    refusal[elsewhere] = MISPLACED
     ambiguous = np.flatnonzero(np.array(table.column("ambiguous"), bool)[table.kind])
     if len(ambiguous):
         first = int(ambiguous[0])
@@ -273,14 +277,6 @@ def _check_phases(table: SceneTable, spec: RunSpec) -> None:
                     "be averaged; store phase_rate instead of unwrapped_phase, or choose one length with "
                     "min_baseline_days and max_baseline_days, or a shorter time.step"
                 )
-
-
-def _frame(kind: Scene) -> tuple[int, tuple[float, float, float, float]] | None:
-    """CRS and bounds of the raster, from the first file that tells both."""
-    for asset in kind.assets:
-        if asset.epsg is not None and asset.transform is not None and asset.shape is not None:
-            return asset.epsg, asset_bounds(asset)
-    return None
 
 
 def _digests(table: SceneTable) -> NDArray[np.void]:

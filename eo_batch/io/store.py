@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ _PART_BYTES = 8 * 2**20
 """Objects above this size travel in parts of it, so that a slow line never stalls one long request."""
 _PARTS_AT_ONCE = 4
 _OBJECTS_AT_ONCE = 32
-"""Small objects that are read at once: each takes a round trip, and almost nothing else."""
+"""Objects that are read or written at once: a small one takes a round trip, and almost nothing else."""
 _BATCH = 512
 """Objects that are held at most before they are handed out."""
 _BAD_KEY = re.compile(r"^$|^/|/$|//|(^|/)\.{1,2}(/|$)|[\x00-\x1f\x7f\\{}^%`\[\]\"<>~#|*?]")
@@ -89,6 +90,20 @@ class Store:
         with ThreadPoolExecutor(min(_OBJECTS_AT_ONCE, max(len(keys), 1))) as pool:
             for first in range(0, len(keys), _BATCH):
                 yield from pool.map(self.get, keys[first : first + _BATCH])
+
+    def put_many(self, objects: Iterable[tuple[str, bytes]]) -> None:
+        """Write objects (key, bytes) whole, several at once, while `objects` makes more of them.
+
+        Which of them are there when it raises is not known.
+        """
+        with ThreadPoolExecutor(_OBJECTS_AT_ONCE) as pool:
+            under_way: deque[Future[None]] = deque()
+            for key, data in objects:
+                if len(under_way) == _OBJECTS_AT_ONCE:
+                    under_way.popleft().result()
+                under_way.append(pool.submit(self.put, key, data))
+            for put in under_way:
+                put.result()
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from offset `start`. Raises DataError where the object is shorter."""

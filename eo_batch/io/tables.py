@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eo_batch.core.errors import DataError, StoreMissing
-from eo_batch.io.ranges import RangeFile
 from eo_batch.io.store import Store
 
 
@@ -37,17 +36,6 @@ def table_of_bytes(data: bytes, where: str, columns: Sequence[str] | None = None
         return pq.ParquetFile(io.BytesIO(data)).read(columns=chosen, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{where} is not a whole Parquet file ({error}); delete it and run again") from error
-
-
-def table_metadata(store: Store, key: str) -> Mapping[bytes, bytes]:
-    """What is written beside a Parquet object's columns, without reading these. Raises DataError as `read_table`."""
-    try:
-        with store.errors(f"read {key}"):
-            return pq.read_schema(RangeFile(*store.address(key))).metadata or {}
-    except StoreMissing as error:
-        raise DataError(f"{store.href(key)} is missing; run the stage that writes it") from error
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{store.href(key)} is not a whole Parquet file ({error}); delete it and run again") from error
 
 
 def with_geometry(table: pa.Table) -> pa.Table:

@@ -7,8 +7,9 @@ curvature of a pixel's edge, which is below 1e-6 of its length for pixels of up 
 Legend: y rows, x columns, n quadrilaterals, m classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from eo_batch.core.sensors import Resampling
 from eo_batch.core.utm import WGS84, Floats
-from eo_batch.pixels.grids import PixelGrid, SourceImage, pixel_size
+from eo_batch.pixels.grids import PixelGrid, Pixels, SourceImage, pixel_size
 from eo_batch.pixels.positions import STEP_PX, between, controls, to_pixels
+from eo_batch.pixels.spread import Made, Spread
 
 Ints = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -29,7 +31,9 @@ _MIN_COVER = 0.5
 """A mean is valid if at least this share of the cell lies on valid pixels."""
 
 
-def conserve(sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling) -> tuple[Floats, Mask]:
+def conserve(
+    sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling, spread: Spread = map
+) -> tuple[Floats, Mask]:
     """Images of one observation on `grid`, weighted by area: values and validity, (y, x).
 
     how: `mean` for rates (a cell is the mean of what lies in it, valid if half of it is known); `sum` for counts (a
@@ -40,12 +44,16 @@ def conserve(sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling) -
     total, cover = np.zeros(cells), np.zeros(cells)
     for source, counts_yx in _once(sources):
         values, counts = source.pixels_yx.ravel(), counts_yx.ravel()
-        for piece in _pieces(source, grid):
+
+        def sums(piece: _Piece, values: Pixels = values, counts: Mask = counts) -> tuple[_Sums, _Sums]:
             known = counts[piece.pixel]
             pixel, cell = piece.pixel[known], piece.cell[known]
             weight = (piece.of_pixel if how == "sum" else piece.of_cell)[known]
-            _add(total, cell, weight * values[pixel])
-            _add(cover, cell, piece.of_cell[known])
+            return _summed(cell, weight * values[pixel]), _summed(cell, piece.of_cell[known])
+
+        for of_values, of_cells in _of_pieces(sums, source, grid, spread):
+            _add(total, of_values)
+            _add(cover, of_cells)
     valid = cover >= (_MIN_COVER - _EDGE if how == "mean" else _EDGE)
     mean = total if how == "sum" else np.divide(total, cover, out=np.zeros(cells), where=valid)
     return np.where(valid, mean, 0.0).reshape(grid.shape), valid.reshape(grid.shape)
@@ -59,7 +67,7 @@ def overlaid(sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling) -
     return (np.sum(layers, axis=0) if how == "sum" else np.max(layers, axis=0)), valid
 
 
-def class_areas(sources: Sequence[SourceImage], grid: PixelGrid) -> tuple[NDArray[Any], Floats]:
+def class_areas(sources: Sequence[SourceImage], grid: PixelGrid, spread: Spread = map) -> tuple[NDArray[Any], Floats]:
     """Codes (m), ascending, and the area of each in every cell of `grid`, (y, x, m), square units of the grid.
 
     From the files' own pixels, whatever their size and projection. Ground that images repeat counts once, the first.
@@ -68,21 +76,41 @@ def class_areas(sources: Sequence[SourceImage], grid: PixelGrid) -> tuple[NDArra
     codes = np.unique(np.concatenate([s.pixels_yx[counts] for s, counts in found])) if found else np.zeros(0, int)
     areas = np.zeros(grid.rows * grid.cols * len(codes))
     for source, counts_yx in found:
-        index = np.searchsorted(codes, source.pixels_yx.ravel())
-        counts = counts_yx.ravel()
-        for piece in _pieces(source, grid):
+        pixels, counts = source.pixels_yx.ravel(), counts_yx.ravel()
+
+        def sums(piece: _Piece, pixels: Pixels = pixels, counts: Mask = counts) -> _Sums:
             known = counts[piece.pixel]
-            at = piece.cell[known] * len(codes) + index[piece.pixel[known]]
-            _add(areas, at, piece.of_cell[known])
+            code = np.searchsorted(codes, pixels[piece.pixel[known]])
+            return _summed(piece.cell[known] * len(codes) + code, piece.of_cell[known])
+
+        for some in _of_pieces(sums, source, grid, spread):
+            _add(areas, some)
     return codes, areas.reshape(*grid.shape, len(codes)) * grid.pixel**2
 
 
-def _add(to: Floats, at: Ints, values: Floats) -> None:
-    """`to[at] += values`, where positions may repeat and lie close together."""
-    if len(at):
-        first = int(at.min())
-        some = np.bincount(at - first, values)
-        to[first : first + len(some)] += some
+_Sums = tuple[int, Floats]
+"""A first position, and what is to be added from there on."""
+
+
+def _summed(at: Ints, values: Floats) -> _Sums:
+    """Sums of values by position; positions may repeat, and lie close together."""
+    if not len(at):
+        return 0, np.zeros(0)
+    first = int(at.min())
+    return first, np.bincount(at - first, values).astype(np.float64, copy=False)
+
+
+def _add(to: Floats, sums: _Sums) -> None:
+    first, some = sums
+    to[first : first + len(some)] += some
+
+
+def _of_pieces(
+    sums: Callable[["_Piece"], Made], source: SourceImage, grid: PixelGrid, spread: Spread
+) -> Iterator[Made]:
+    """What `sums` makes of each piece, in the order of the pieces."""
+    for some in spread(lambda pieces: [sums(piece) for piece in pieces()], _pieces(source, grid)):
+        yield from some
 
 
 def _once(sources: Sequence[SourceImage]) -> Iterator[tuple[SourceImage, Mask]]:
@@ -118,45 +146,60 @@ class _Piece:
     """Share of the cell that lies in the pixel."""
 
 
-def _pieces(source: SourceImage, grid: PixelGrid) -> Iterator[_Piece]:
-    if pixel_size(source, grid) <= grid.pixel:
-        corners = _controls(source, 0.0, grid.epsg, grid.transform)
-        for pixel, cell, of_pixel, of_cell in _split(*corners, source.pixels_yx.shape, grid.shape):
-            yield _Piece(pixel, cell, of_pixel, of_cell)
-        return
-    cells = SourceImage(np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, bool), grid.epsg, grid.transform)
-    corners = _controls(cells, 0.0, source.epsg, source.transform)
-    for cell, pixel, of_cell, of_pixel in _split(*corners, grid.shape, source.pixels_yx.shape):
-        yield _Piece(pixel, cell, of_pixel, of_cell)
+def _pieces(source: SourceImage, grid: PixelGrid) -> Iterator[Callable[[], Iterator[_Piece]]]:
+    """Overlaps of a source's pixels with a grid's cells, in parts, each of which is worked out when it is called."""
+    finer = pixel_size(source, grid) <= grid.pixel
+    if finer:
+        corners, shape, lattice = _controls(source, 0.0, grid.epsg, grid.transform), source.pixels_yx.shape, grid.shape
+    else:
+        cells = SourceImage(np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, bool), grid.epsg, grid.transform)
+        corners, shape, lattice = (
+            _controls(cells, 0.0, source.epsg, source.transform),
+            grid.shape,
+            source.pixels_yx.shape,
+        )
+
+    def pieces(part: Callable[[], Iterator[_Overlaps]]) -> Iterator[_Piece]:
+        for quad, square, of_quad, of_square in part():
+            yield _Piece(quad, square, of_quad, of_square) if finer else _Piece(square, quad, of_square, of_quad)
+
+    for part in _split(*corners, shape, lattice):
+        yield partial(pieces, part)
+
+
+_Overlaps = tuple[Ints, Ints, Floats, Floats]
+"""Quadrilaterals and squares by flat position, and of each overlap the share of either."""
 
 
 def _split(
     col_cc: Floats, row_cc: Floats, shape: tuple[int, ...], lattice: tuple[int, ...]
-) -> Iterator[tuple[Ints, Ints, Floats, Floats]]:
-    """Quadrilaterals, (rows, columns) of them, split by a lattice of (rows, columns) unit squares.
+) -> Iterator[Callable[[], Iterator[_Overlaps]]]:
+    """Quadrilaterals, (rows, columns) of them, split by a lattice of (rows, columns) unit squares: in parts.
 
     Corners are given for every eighth (`controls`). Between them they are interpolated bilinearly, so a tile of 8 x 8
     quadrilaterals lies within the hull of its corners: most tiles lie within one square if squares are large.
-    Yields (quadrilateral, square, share of the quadrilateral, share of the square) by flat positions.
     """
     col_4t, row_4t = _rings(col_cc), _rings(row_cc)
     near, within, square = _placed(col_4t, row_4t, lattice)
     tiles_wide = col_cc.shape[1] - 1
     steps = np.arange(STEP_PX)
+
+    def part(at: Ints) -> Iterator[_Overlaps]:
+        y = (at // tiles_wide * STEP_PX)[:, None, None] + steps[:, None]
+        x = (at % tiles_wide * STEP_PX)[:, None, None] + steps
+        flat, exists = y * shape[1] + x, (y < shape[0]) & (x < shape[1])
+        patch = [corner[at] for corner in (*col_4t, *row_4t)]
+        if within[at[0]]:
+            area = _areas(patch)[exists]
+            where = np.broadcast_to(square[at][:, None, None], flat.shape)[exists]
+            yield flat[exists], where, np.ones(len(area)), area
+        else:
+            yield from _split_each(patch, flat[exists], exists, lattice)
+
     for chosen in (near & within, near & ~within):
         tiles = np.flatnonzero(chosen)
         for first in range(0, len(tiles), _STRIP // STEP_PX**2):
-            at = tiles[first : first + _STRIP // STEP_PX**2]
-            y = (at // tiles_wide * STEP_PX)[:, None, None] + steps[:, None]
-            x = (at % tiles_wide * STEP_PX)[:, None, None] + steps
-            flat, exists = y * shape[1] + x, (y < shape[0]) & (x < shape[1])
-            patch = [corner[at] for corner in (*col_4t, *row_4t)]
-            if within[at[0]]:
-                area = _areas(patch)[exists]
-                where = np.broadcast_to(square[at][:, None, None], flat.shape)[exists]
-                yield flat[exists], where, np.ones(len(area)), area
-            else:
-                yield from _split_each(patch, flat[exists], exists, lattice)
+            yield partial(part, tiles[first : first + _STRIP // STEP_PX**2])
 
 
 def _areas(patch: Sequence[Floats]) -> Floats:
@@ -175,9 +218,7 @@ def _areas(patch: Sequence[Floats]) -> Floats:
     return areas
 
 
-def _split_each(
-    patch: Sequence[Floats], flat: Ints, exists_tyx: Mask, lattice: tuple[int, ...]
-) -> Iterator[tuple[Ints, Ints, Floats, Floats]]:
+def _split_each(patch: Sequence[Floats], flat: Ints, exists_tyx: Mask, lattice: tuple[int, ...]) -> Iterator[_Overlaps]:
     """As `_split`, of tiles that reach several squares: quadrilateral by quadrilateral."""
     share = np.arange(STEP_PX + 1) / STEP_PX
     quads: list[list[Floats]] = []

@@ -1,6 +1,6 @@
 """Layers of many scenes to one array of a block. Legend: t observations, b bands, y rows, x columns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from eo_batch.pixels import composite
 from eo_batch.pixels.geomedian import geomedian
 from eo_batch.pixels.layers import Layer, Strip
 from eo_batch.pixels.observations import Observation, first_valid, latest_valid, least_cloudy, medoid
+from eo_batch.pixels.spread import Spread
 
 Mask = NDArray[np.bool_]
 _STRIP_PX = 2**17
@@ -27,13 +28,12 @@ class Joined:
     """Whether any scene holds data there, clouds included."""
     fill: float
 
-    def join(self, b: int, groups_t: Sequence[Sequence[tuple[Layer, Layer | None]]], how: str) -> None:
+    def join(self, b: int, groups_t: Sequence[Sequence[tuple[Layer, Layer | None]]], how: str, spread: Spread) -> None:
         """Composite one band: of each observation its layers, the first of which counts, each with the clear sky."""
-        rows, cols = self.seen_yx.shape
-        step = max(_STRIP_PX // cols, 1)
-        for first in range(0, rows, step):
-            strip = slice(first, min(first + step, rows))
-            shape = (strip.stop - first, cols)
+        combine = composite.mean if how == "mean" else composite.median
+
+        def strip_joined(strip: slice) -> None:
+            shape = (strip.stop - strip.start, self.seen_yx.shape[1])
             planes, valid = [], []
             for t, group in enumerate(groups_t):
                 pixels, holds = np.zeros(shape, self.pixels_byx.dtype), np.zeros(shape, bool)
@@ -42,26 +42,28 @@ class Joined:
                     self.seen_yx[strip][part.at] |= part.valid_yx
                     counts = part.valid_yx
                     if clear is not None:
-                        counts = counts & _spread(clear.rows(strip.start, strip.stop), shape)[part.at]
+                        counts = counts & _everywhere(clear.rows(strip.start, strip.stop), shape)[part.at]
                     composite.fill_in(pixels[part.at], holds[part.at], part.pixels_yx, counts)
                 self.every_tyx[t, strip] &= holds
                 planes.append(pixels)
                 valid.append(holds)
-            combine = composite.mean if how == "mean" else composite.median
             self.pixels_byx[b, strip] = combine(planes, valid, self.fill) if planes else self.fill
 
+        self._each_strip(strip_joined, 1, spread)
+
     def join_whole(
-        self, groups_t: Sequence[Sequence[tuple[Sequence[Layer], Layer | None]]], how: str, chip_px: int
+        self,
+        groups_t: Sequence[Sequence[tuple[Sequence[Layer], Layer | None]]],
+        how: str,
+        chip_px: int,
+        spread: Spread,
     ) -> None:
         """Composite all bands at once: of each observation its scenes, each with a layer a band and the clear sky.
 
         chip_px: side of a chip, pixels; the array is made of whole chips.
         """
-        rows, cols = self.seen_yx.shape
-        together = chip_px if how == "least-cloudy" else 1  # which ranks observations chip by chip
-        step = max(_STRIP_PX // (cols * together), 1) * together
-        for first in range(0, rows, step):
-            strip = slice(first, min(first + step, rows))
+
+        def strip_joined(strip: slice) -> None:
             observations = []
             for t, group in enumerate(groups_t):
                 tiles = [self._tile(layers_b, clear, strip) for layers_b, clear in group]
@@ -72,15 +74,25 @@ class Joined:
                 self.every_tyx[t, strip] &= observations[-1].valid_yx
             self.pixels_byx[:, strip] = _whole(observations, how, chip_px, self.fill) if observations else self.fill
 
+        # Where observations are ranked chip by chip, strips are rows of chips.
+        self._each_strip(strip_joined, chip_px if how == "least-cloudy" else 1, spread)
+
+    def _each_strip(self, join: Callable[[slice], None], together: int, spread: Spread) -> None:
+        """Join strip by strip, each of a multiple of `together` rows."""
+        rows, cols = self.seen_yx.shape
+        step = max(_STRIP_PX // (cols * together), 1) * together
+        for _ in spread(join, (slice(first, min(first + step, rows)) for first in range(0, rows, step))):
+            pass  # each has its rows to itself
+
     def _tile(self, layers_b: Sequence[Layer], clear: Layer | None, strip: slice) -> Observation:
         shape = (strip.stop - strip.start, self.seen_yx.shape[1])
-        valid = np.ones(shape, bool) if clear is None else _spread(clear.rows(strip.start, strip.stop), shape)
+        valid = np.ones(shape, bool) if clear is None else _everywhere(clear.rows(strip.start, strip.stop), shape)
         pixels_b = []
         for layer in layers_b:
             part = layer.rows(strip.start, strip.stop)
             pixels = np.zeros(shape, self.pixels_byx.dtype)
             pixels[part.at] = part.pixels_yx
-            data = _spread(part, shape)
+            data = _everywhere(part, shape)
             self.seen_yx[strip] |= data
             valid &= data
             pixels_b.append(pixels)
@@ -93,7 +105,7 @@ class Joined:
         return composite.valid_count(self.every_tyx)
 
 
-def _spread(part: Strip, shape: tuple[int, int]) -> Mask:
+def _everywhere(part: Strip, shape: tuple[int, int]) -> Mask:
     """Where a strip is valid, over all its rows and columns."""
     valid = np.zeros(shape, bool)
     valid[part.at] = part.valid_yx

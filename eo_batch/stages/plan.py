@@ -118,14 +118,15 @@ def run(spec: RunSpec, store: Store, settings: Settings, on_found: OnFound | Non
     identity = Identity(spec)
     prefix, chips = identity.prefix("plan"), identity.prefix("chips")
     if has_scenes(store, prefix):
-        plan = make_plan(spec, load_scenes(store, prefix), chips)
+        frozen = load_scenes(store, prefix)
+        plan = make_plan(spec, frozen.columns, chips)
     else:
         found = usable(find_scenes(spec, settings, on_found), spec)
         plan = make_plan(spec, found.columns(), chips)  # refuses before anything is frozen
-        scenes = save_scenes(store, prefix, found, plan.scenes)
-        if scenes is not plan.scenes:  # another planner was faster
-            plan = make_plan(spec, scenes, chips)
-    sizes = save_plan(store, prefix, plan)
+        frozen = save_scenes(store, prefix, found, plan.scenes)
+        if frozen.columns is not plan.scenes:  # another planner was faster
+            plan = make_plan(spec, frozen.columns, chips)
+    sizes = save_plan(store, prefix, plan, frozen.pages)
     place_plan(store, chips, plan)
     told = zip(plan.scenes.scene_id, plan.scenes.refusal, strict=True)
     notes = tuple(Note(subject=scene_id, text=refusal) for scene_id, refusal in told if refusal is not None)

@@ -35,10 +35,14 @@ def at(bbox: list[float], **changes: object) -> RunSpec:
     return spec(area={"bbox": bbox}, **changes)
 
 
+ANYWHERE = (-180.0, -90.0, 180.0, 90.0)
+"""A box that contradicts no raster's place."""
+
+
 def tile(scene_id: str, epsg: int | None, transform: Affine6 | None, side: int = 10980, **fields: object) -> Scene:
     shape = None if transform is None else (side, side)
     files = tuple(asset(b, epsg=epsg, transform=transform, shape=shape) for b in ("B04", "B08", "SCL"))
-    return scene(scene_id, assets=files, **fields)
+    return scene(scene_id, assets=files, **({"bbox": ANYWHERE} | fields))
 
 
 def reached(plan: Plan, scene_id: str) -> set[Block]:

@@ -59,16 +59,17 @@ def test_a_plan_reads_back_as_it_was_and_is_the_same_bytes(planet: Path, tmp_pat
     found = usable(find_scenes(spec, QUICK), spec)
     made = make_plan(spec, found.columns(), Identity(spec).prefix("chips"))
     assert not has_scenes(store, "p")
-    assert save_scenes(store, "p", found, made.scenes) == made.scenes
+    frozen = save_scenes(store, "p", found, made.scenes)
+    assert frozen.columns == made.scenes
     assert has_scenes(store, "p")
-    assert load_scenes(store, "p") == made.scenes
+    assert load_scenes(store, "p") == frozen
     assert load_all_scenes(store, "p") == found.scenes()
-    sizes = save_plan(store, "p", made)
+    sizes = save_plan(store, "p", made, frozen.pages)
     assert load_plan(store, "p") == made
     assert {name: store.size(f"p/{name}") for name in sizes} == sizes
     before = {key: store.get(key) for key in store.list()}
     save_scenes(store, "p", found, made.scenes)
-    save_plan(store, "p", made)
+    save_plan(store, "p", made, frozen.pages)
     assert {key: store.get(key) for key in store.list()} == before
 
 
@@ -84,8 +85,8 @@ def test_of_planners_that_race_one_wins(
     columns = [one.columns() for one in found]
     views = at_once([lambda n=n: save_scenes(parse_store(url), "p", found[n], columns[n]) for n in range(4)])  # type: ignore[misc]
     assert all(view == views[0] for view in views), "all go on with the winner's scenes"
-    winner = columns.index(views[0])
-    assert load_scenes(parse_store(url), "p") == columns[winner]
+    winner = columns.index(views[0].columns)
+    assert load_scenes(parse_store(url), "p") == views[winner]
     assert load_all_scenes(parse_store(url), "p") == found[winner].scenes()
 
 
@@ -159,8 +160,7 @@ def planned(region: RunSpec, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> St
     store = parse_store(s3_url)
     found = usable(find_scenes(region, QUICK), region)
     made = make_plan(region, found.columns(), "chips")
-    save_scenes(store, "p", found, made.scenes)
-    save_plan(store, "p", made)
+    save_plan(store, "p", made, save_scenes(store, "p", found, made.scenes).pages)
     return store
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,12 +31,23 @@ def test_what_was_put_is_got_whole_and_in_ranges(store: Store) -> None:
 
 def test_many_come_in_the_order_of_their_keys(store: Store) -> None:
     keys = [f"many/{number:04d}" for number in range(600)]
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda key: store.put(key, key.encode()), keys))
+    store.put_many((key, key.encode()) for key in keys)
     assert list(store.get_many(keys[::-1])) == [key.encode() for key in reversed(keys)]
     assert list(store.get_many([])) == []
     with pytest.raises(StoreMissing, match="many/none"):
         list(store.get_many([*keys, "many/none"]))
+
+
+def test_what_goes_wrong_while_many_are_written_is_told(store: Store) -> None:
+    def objects() -> Iterator[tuple[str, bytes]]:
+        yield "many/first", b"1"
+        yield "many//wrong", b"2"
+        for number in range(100):
+            yield f"many/{number}", b"3"
+
+    with pytest.raises(ValueError, match="many//wrong"):
+        store.put_many(objects())
+    assert store.get("many/first") == b"1"
 
 
 def test_put_replaces(store: Store) -> None:

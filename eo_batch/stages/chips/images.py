@@ -1,4 +1,4 @@
-"""Stage `chips`: one block of chips x one time bin x one sensor, from source files to whole Zarr shards.
+"""The images of one shard: all scenes of a sensor over a block in a time bin, read, aligned and composited.
 
 Legend: t scenes or observations, b bands, c chips of the block, y rows, x columns.
 """
@@ -10,39 +10,30 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from eo_batch.core import layout
 from eo_batch.core.grid import Block, block_longitude
-from eo_batch.core.identity import Identity
 from eo_batch.core.observations import observations
-from eo_batch.core.plan import Axes, asset_bounds
-from eo_batch.core.receipts import ChipState, Note, Receipt
+from eo_batch.core.plan import asset_bounds
+from eo_batch.core.receipts import Note
 from eo_batch.core.scenes import Asset, Scene, SceneKey
 from eo_batch.core.sensors import VECTORS, ZERO_IS_NODATA
 from eo_batch.core.shards import Shard
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.core.utm import WGS84
-from eo_batch.io.cube import write_block
-from eo_batch.io.rasters import AssetReader, RasterReader
-from eo_batch.io.sources import Sources, in_order
-from eo_batch.io.store import Store
-from eo_batch.io.tables import parquet_bytes
-from eo_batch.io.vectors import VectorReader
+from eo_batch.io.rasters import RasterReader
+from eo_batch.io.sources import Sources
 from eo_batch.io.windows import RawImage
 from eo_batch.pixels.areas import class_areas, conserve, overlaid
 from eo_batch.pixels.borders import swath_border
-from eo_batch.pixels.chips import any_of, chips_of, share_of
 from eo_batch.pixels.derived import derive, halo_px
 from eo_batch.pixels.grids import PixelGrid, SourceImage, outline_in
 from eo_batch.pixels.joining import Joined
 from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
 from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels
 from eo_batch.pixels.seams import mosaic
-from eo_batch.pixels.summary import ClassAreas, summary_rows
-from eo_batch.pixels.vectors import draw
-from eo_batch.settings import Settings
+from eo_batch.pixels.spread import Spread
+from eo_batch.pixels.summary import ClassAreas
 
 Mask = NDArray[np.bool_]
 _Skies = Mapping[SceneKey, Layer | None]
@@ -51,62 +42,12 @@ _KERNEL_PX = 2
 """Pixels around the block that a resampling kernel may touch."""
 
 
-def run(spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store: Store, settings: Settings) -> Receipt:
-    """Make one shard of its scenes. Raises ShardFailed, StoreError."""
-    files = AssetReader(settings)
-    reader: RasterReader = files
-    sensor = spec.sensors[shard.sensor]
-    if sensor.kind in VECTORS:
-        (array,) = (array for array in spec.arrays() if array.sensor == shard.sensor)
-        grid = grid_of(shard.block, array.pixel_m)
-        drawn = partial(draw, kind=sensor.kind, grid=grid)
-        reader = VectorReader(files, sensor.where, drawn, grid.epsg, grid.transform)
-    return asyncio.run(make(spec, shard, scenes, axes, store, reader))
-
-
-async def make(
-    spec: RunSpec, shard: Shard, scenes: Sequence[Scene], axes: Axes, store: Store, reader: RasterReader
-) -> Receipt:
-    """As `run`, with any reader."""
-    work = _Work(spec, shard, _ordered(spec, shard, scenes), reader)
-    arrays = [array for array in spec.arrays() if array.sensor == shard.sensor]
-    prefix = Identity(spec).prefix("chips")
-    written: dict[str, tuple[int, str]] = {}
-    rows: list[dict[str, object]] = []
-    await work.read_classes()
-    made = [await work.make_array(array) for array in arrays]
-    work.sources.check_lost(shard.key, spec.limits.max_missing)
-    for array, image in zip(arrays, made, strict=True):
-        chips = work.chips(image)
-        written |= write_block(store, prefix, axes, array, shard.block, shard.bin_key, chips)
-        for chip_id, place in work.places.items():
-            if (chip := chips[place]) is not None:
-                areas = {band: (codes, areas_cm[place]) for band, (codes, areas_cm) in work.class_areas.items()}
-                rows.extend(summary_rows(array, shard.bin_key, chip_id, chip[0], areas))
-    data = parquet_bytes(pa.Table.from_pylist(rows, schema=_SUMMARY))
-    key = layout.summary(prefix, shard.key)
-    store.put(key, data)
-    written[key.removeprefix(f"{prefix}/")] = (len(data), "")
-    outcomes = in_order(work.sources.outcomes)
-    return Receipt(
-        stage="chips",
-        shard=shard.key,
-        inputs=shard.inputs,
-        outputs={name: size for name, (size, _) in written.items()},
-        digests={name: sha for name, (_, sha) in written.items() if sha},
-        chips=work.states(arrays, made),
-        valid=work.valid_shares(made),
-        sources=outcomes,
-        notes=tuple(work.notes),
-        bytes_in=sum(s.bytes_in for s in outcomes),
-        requests=sum(s.requests for s in outcomes),
-    )
-
-
 @dataclass(frozen=True)
-class _Image:
+class Image:
     """One array of the block."""
 
+    array: CubeArray
+    grid: PixelGrid
     pixels_byx: NDArray[np.generic]
     valid_yx: NDArray[np.uint8]
     """Observations in which every band is valid."""
@@ -114,28 +55,36 @@ class _Image:
     """Whether any scene holds data there, clouds included."""
     covered_yx: Mask
     """Whether any scene's grid reaches there."""
-
-    def derived(self, given: Sequence[str], array: CubeArray) -> "_Image":
-        """The image of the array's bands, some of which are computed from `given`; the halo is cut off."""
-        pixels, defined = derive(self.pixels_byx, given, array.band_names, array.pixel_m)
-        inner = (slice(halo_px(array.band_names), -halo_px(array.band_names) or None),) * 2
-        valid = np.where(defined, self.valid_yx[inner], 0).astype(np.uint8)
-        return _Image(pixels, valid, self.seen_yx[inner], self.covered_yx[inner])
+    class_areas: Mapping[str, ClassAreas]
+    """Of class rasters, by band."""
 
 
-class _Work:
-    """The steps of one shard."""
+class Images:
+    """Makes them, and remembers what there is to tell."""
 
-    def __init__(self, spec: RunSpec, shard: Shard, scenes: Sequence[Scene], reader: RasterReader) -> None:
-        self.spec, self.shard, self.scenes = spec, shard, scenes
+    def __init__(
+        self, spec: RunSpec, shard: Shard, scenes: Iterable[Scene], reader: RasterReader, spread: Spread
+    ) -> None:
+        """spread: how work on pixels is spread over cores."""
+        self.spec, self.shard, self._spread = spec, shard, spread
         self.sensor = spec.sensors[shard.sensor]
         self.kind = self.sensor.info
-        self.places = dict(zip(shard.chip_ids, shard.places, strict=True))
+        self.scenes = _ordered(scenes, newest_first=self.kind.static)
         self.sources = Sources(reader, self._bounds_in, _KERNEL_PX + 3 * self._border_px(self._finest_m()))
         self.notes: list[Note] = []
-        self.class_areas: dict[str, ClassAreas] = {}
-        """Of class rasters, by band."""
+        self._areas: dict[str, ClassAreas] = {}
         self._scl: dict[SceneKey, RawImage | None] = {}
+
+    @property
+    def lost(self) -> list[Scene]:
+        """Scenes of which a file could not be read."""
+        return [scene for scene in self.scenes if scene.key in self.sources.lost]
+
+    async def made(self) -> list[Image]:
+        """The images of all arrays of the sensor, the finest first. Raises ShardFailed."""
+        if self.kind.kind == "s2-l2a":
+            await self._read_classes()
+        return [await self._made(array) for array in self.spec.arrays() if array.sensor == self.shard.sensor]
 
     def _finest_m(self) -> float:
         return min(array.pixel_m for array in self.spec.arrays() if array.sensor == self.shard.sensor)
@@ -144,28 +93,25 @@ class _Work:
         """Width of the noisy strip inside a swath's edge, in pixels of a file."""
         return math.ceil(self.sensor.border_m / pixel_m) if self.kind.kind == "s1" else 0
 
-    def grid(self, pixel_m: float) -> PixelGrid:
-        """The block's grid at a pixel size."""
-        return grid_of(self.shard.block, pixel_m)
-
     def _bounds_in(self, epsg: int) -> tuple[float, float, float, float]:
-        grid = self.grid(self._finest_m()).grown(halo_px([band.name for band in self.sensor.band_rows()]))
+        grid = grid_of(self.shard.block, self._finest_m()).grown(
+            halo_px([band.name for band in self.sensor.band_rows()])
+        )
         return grid.bounds if epsg == grid.epsg else outline_in(grid, epsg)
 
-    async def read_classes(self) -> None:
+    async def _read_classes(self) -> None:
         """Read Sentinel-2's scene classification of all scenes; it masks every band."""
-        if self.kind.kind != "s2-l2a":
-            return
         results = await asyncio.gather(*(self.sources.read(scene, "SCL") for scene in self.scenes))
         for scene, result in zip(self.scenes, results, strict=True):
             self._scl[scene.key] = result[0] if result else None
             if result:
                 self.notes.extend(Note(subject=scene.scene_id, text=t) for t in class_notes(result[0].pixels_yx))
 
-    async def make_array(self, array: CubeArray) -> _Image:
+    async def _made(self, array: CubeArray) -> Image:
         """All bands of one array, composited."""
         names, halo = array.read_names, halo_px(array.band_names)
-        grid = self.grid(array.pixel_m).grown(halo)
+        own = grid_of(self.shard.block, array.pixel_m)
+        grid = own.grown(halo)
         usable = [scene for scene in self.scenes if self._told(scene)]
         skies = await asyncio.gather(*(asyncio.to_thread(self._clear, scene, grid) for scene in usable))
         clear = {scene.key: sky for scene, sky in zip(usable, skies, strict=True)}
@@ -181,9 +127,13 @@ class _Work:
         covered = np.zeros(grid.shape, bool)
         for scene in usable:
             if scene.key in reached:
-                covered |= self._footprint(scene, grid)
-        whole = _Image(image.pixels_byx, image.valid_yx(), image.seen_yx, covered)
-        return whole if names == array.band_names else whole.derived(names, array)
+                covered |= footprint(scene, grid)
+        pixels, valid = image.pixels_byx, image.valid_yx()
+        inner = (slice(halo, -halo or None),) * 2
+        if names != array.band_names:
+            pixels, defined = derive(pixels, names, array.band_names, array.pixel_m)
+            valid = np.where(defined, valid[inner], 0).astype(np.uint8)
+        return Image(array, own, pixels, valid, image.seen_yx[inner], covered[inner], self._areas)
 
     async def _join_bands(
         self,
@@ -205,7 +155,7 @@ class _Work:
                     ahead = asyncio.ensure_future(self._layers(usable, names[b + 1], grid))
                 reached |= layers.keys()
                 given = [[(layers[s.key], clear[s.key]) for s in group if s.key in layers] for group in groups]
-                await asyncio.to_thread(image.join, b, given, array.spec.composite)
+                await asyncio.to_thread(image.join, b, given, array.spec.composite, self._spread)
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
@@ -230,7 +180,7 @@ class _Work:
             ]
             for group in groups
         ]
-        await asyncio.to_thread(image.join_whole, given, array.spec.composite, array.chip_px)
+        await asyncio.to_thread(image.join_whole, given, array.spec.composite, array.chip_px, self._spread)
         return {key for layers in layers_b for key in layers}
 
     def _groups(self, scenes: Sequence[Scene]) -> list[list[Scene]]:
@@ -266,12 +216,12 @@ class _Work:
                 layers |= {key: self._place(*result, grid) for key, result in found.items()}
             sources = [_converted(*self._source(*result)) for result in found.values()]
             if self.kind.kind == "classes":
-                chips = self.grid(self.spec.grid.chip_m)
-                codes, areas_yxm = await asyncio.to_thread(class_areas, sources, chips)
+                chips = grid_of(self.shard.block, self.spec.grid.chip_m)
+                codes, areas_yxm = await asyncio.to_thread(class_areas, sources, chips, self._spread)
                 # Rows of chips go northwards.
-                self.class_areas[band] = codes, areas_yxm[::-1].reshape(self.shard.block.side**2, len(codes))
+                self._areas[band] = codes, areas_yxm[::-1].reshape(self.shard.block.side**2, len(codes))
             elif sources:
-                by_area = overlaid if self.kind.kind in VECTORS else conserve
+                by_area = overlaid if self.kind.kind in VECTORS else partial(conserve, spread=self._spread)
                 join = mosaic if self.kind.resampling == "bilinear" else by_area
                 pixels, valid = await asyncio.to_thread(join, sources, grid, self.kind.resampling)
                 layers |= dict.fromkeys(found, Whole(pixels.astype(self.kind.dtype), valid))
@@ -312,66 +262,30 @@ class _Work:
         raw = replace(raw, pixels_yx=clear_sky(raw.pixels_yx, self.sensor.scl_invalid))
         return layer_of(raw, grid, "nearest", lambda pixels, mask: (pixels, pixels if mask is None else pixels & mask))
 
-    def _footprint(self, scene: Scene, grid: PixelGrid) -> Mask:
-        """Pixels of the grid inside the scene's raster; all of them where the catalogue does not tell."""
-        asset = next((a for a in scene.assets if a.epsg == grid.epsg and a.transform and a.shape), None)
-        inside: Mask = np.zeros(grid.shape, bool)
-        if asset is None:
-            return ~inside
-        x_min, y_min, x_max, y_max = asset_bounds(asset)
-        rows = slice(_index(grid.top - y_max, grid.pixel), _index(grid.top - y_min, grid.pixel))
-        inside[rows, _index(x_min - grid.left, grid.pixel) : _index(x_max - grid.left, grid.pixel)] = True
-        return inside
-
-    def chips(self, image: _Image) -> list[tuple[NDArray[np.generic], NDArray[np.uint8]] | None]:
-        """Pixels (b, y, x) and valid counts (y, x) of each cell of the block; None for those outside the area."""
-        side, wanted = self.shard.block.side, set(self.places.values())
-        pixels, valid = chips_of(image.pixels_byx, side), chips_of(image.valid_yx[None], side)[:, :, 0]
-        at = [divmod(place, side) if place in wanted else None for place in range(side * side)]
-        return [None if chip is None else (pixels[chip], valid[chip]) for chip in at]
-
-    def states(self, arrays: Sequence[CubeArray], images: Sequence[_Image]) -> dict[str, ChipState]:
-        """Outcome of every chip, judged on the sensor's finest array."""
-        image, side = images[0], self.shard.block.side
-        grid = self.grid(arrays[0].pixel_m)
-        failed = np.zeros(grid.shape, bool)
-        for scene in self.scenes:
-            if scene.key in self.sources.lost:
-                failed |= self._footprint(scene, grid)
-        layers = {
-            "ok": image.valid_yx > 0,
-            "read_failed": failed,
-            "clouded_out": image.seen_yx,
-            "no_data": image.covered_yx,
-        }
-        per_chip = {name: any_of(layer, side) for name, layer in layers.items()}
-        states: dict[str, ChipState] = {}
-        for chip_id, place in self.places.items():
-            state: ChipState = "no_scene"
-            for name in ("ok", "read_failed", "clouded_out", "no_data"):
-                if per_chip[name][place]:
-                    state = name
-                    break
-            states[chip_id] = state
-        return states
-
-    def valid_shares(self, images: Sequence[_Image]) -> dict[str, float]:
-        """Share of each chip's pixels with a valid observation, on the finest array."""
-        shares = share_of(images[0].valid_yx > 0, self.shard.block.side)
-        return {chip_id: round(float(shares[place]), 6) for chip_id, place in self.places.items()}
-
-
-def _ordered(spec: RunSpec, shard: Shard, scenes: Iterable[Scene]) -> list[Scene]:
-    """The shard's scenes: by time, or newest first for products without a time axis, of which the first wins."""
-    static = spec.sensors[shard.sensor].info.static
-    return sorted(scenes, key=lambda s: (-s.moment.timestamp() if static else s.moment.timestamp(), s.tile, s.scene_id))
-
 
 def grid_of(block: Block, pixel_m: float) -> PixelGrid:
     """A block's grid at a pixel size."""
     x_min, _, x_max, y_max = block.bounds
     size = round((x_max - x_min) / pixel_m)
     return PixelGrid(block.epsg, x_min, y_max, pixel_m, size, size)
+
+
+def footprint(scene: Scene, grid: PixelGrid) -> Mask:
+    """Pixels of the grid inside the scene's raster; all of them where the catalogue does not tell."""
+    asset = next((a for a in scene.assets if a.epsg == grid.epsg and a.transform and a.shape), None)
+    inside: Mask = np.zeros(grid.shape, bool)
+    if asset is None:
+        return ~inside
+    x_min, y_min, x_max, y_max = asset_bounds(asset)
+    rows = slice(_index(grid.top - y_max, grid.pixel), _index(grid.top - y_min, grid.pixel))
+    inside[rows, _index(x_min - grid.left, grid.pixel) : _index(x_max - grid.left, grid.pixel)] = True
+    return inside
+
+
+def _ordered(scenes: Iterable[Scene], *, newest_first: bool) -> list[Scene]:
+    """Scenes by time: newest first for products without a time axis, of which the first wins."""
+    sign = -1 if newest_first else 1
+    return sorted(scenes, key=lambda scene: (sign * scene.moment.timestamp(), scene.tile, scene.scene_id))
 
 
 def _converted(raw: RawImage, convert: Convert) -> SourceImage:
@@ -381,19 +295,3 @@ def _converted(raw: RawImage, convert: Convert) -> SourceImage:
 
 def _index(distance: float, pixel: float) -> int:
     return max(round(distance / pixel), 0)
-
-
-_SUMMARY = pa.schema(
-    [
-        ("chip_id", pa.string()),
-        ("bin", pa.string()),
-        ("array", pa.string()),
-        ("band", pa.string()),
-        ("code", pa.int32()),
-        ("n", pa.int64()),
-        ("area_m2", pa.float64()),
-        ("mean", pa.float64()),
-        ("m2", pa.float64()),
-    ]
-)
-"""Columns of a shard's summary."""
