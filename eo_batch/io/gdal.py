@@ -11,7 +11,7 @@ from eo_batch.core.errors import ReadError
 from eo_batch.core.scenes import Asset
 from eo_batch.core.telling import one_line
 from eo_batch.io.fetch import Fetcher
-from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
+from eo_batch.io.windows import BoundsOf, RawImage, elsewhere, moved, window_of
 
 
 async def read_whole(
@@ -53,6 +53,7 @@ def _decode(
                 if t.b or t.d or t.a <= 0 or t.e >= 0:
                     raise ReadError(asset.href, "corrupt", "its pixel grid is turned or not north-up")
                 transform = (t.a, t.b, t.c, t.d, t.e, t.f)
+                told = elsewhere(asset, epsg, transform, source.shape)
                 found = window_of(transform, source.height, source.width, bounds_of(epsg), margin_px)
                 if found is None:
                     return None
@@ -74,6 +75,6 @@ def _decode(
                     pixels = np.asarray(reader.read(window))
                 finally:
                     reader.close()
-            return RawImage(pixels, None, epsg, moved(transform, row, col), nodata, bytes_in, requests)
+            return RawImage(pixels, None, epsg, moved(transform, row, col), nodata, bytes_in, requests, told)
     except (RasterioError, RuntimeError) as error:
         raise ReadError(asset.href, "corrupt", one_line(error)) from error

@@ -23,7 +23,7 @@ from eo_batch.io.fetch import ByteBudget, Fetcher, classify
 from eo_batch.io.gdal import check_band, read_whole
 from eo_batch.io.headers import check_header
 from eo_batch.io.tiles import check_tiles, decodable, read_window
-from eo_batch.io.windows import BoundsOf, RawImage, moved, window_of
+from eo_batch.io.windows import BoundsOf, RawImage, elsewhere, moved, window_of
 from eo_batch.io.xarrays import open_dataset, read_variable
 from eo_batch.settings import Settings
 
@@ -161,6 +161,7 @@ class AssetReader:
             tiff.nodata,
             fetcher.bytes_in,
             fetcher.requests,
+            elsewhere(asset, epsg, transform, (tiff.height, tiff.width)),
         )
 
 

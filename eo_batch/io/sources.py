@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from eo_batch.core.errors import ReadError, ShardFailed
-from eo_batch.core.receipts import LOST, Source, SourceState, lost_share
+from eo_batch.core.receipts import LOST, Note, Source, SourceState, lost_share
 from eo_batch.core.scenes import Asset, Scene, SceneKey
 from eo_batch.io.rasters import RasterReader
 from eo_batch.io.retries import Failing, RetryBudget
@@ -25,6 +25,8 @@ class Sources:
     outcomes: list[Source] = field(default_factory=list)
     lost: set[SceneKey] = field(default_factory=set)
     """Keys of scenes of which a file could not be read."""
+    notes: list[Note] = field(default_factory=list)
+    """On files that are not where their catalogue says."""
 
     def __post_init__(self) -> None:
         self._retries = RetryBudget(self.reader.patience_s)
@@ -119,6 +121,8 @@ class Sources:
         told: "_Told",
         raw: RawImage | None = None,
     ) -> None:
+        if raw is not None and raw.elsewhere:
+            self.notes.append(Note(subject=scene.scene_id, text=f"{asset.band}: {raw.elsewhere}"))
         self.outcomes.append(
             Source(
                 scene=scene.scene_id,

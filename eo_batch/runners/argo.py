@@ -17,6 +17,7 @@ from eo_batch.runners.book import Book, one_line
 from eo_batch.runners.kube import JOB, JOBSET, SERVICE_ACCOUNT, WORKFLOW, Kube, insist
 from eo_batch.runners.lease import Lease, wait_until_gone
 from eo_batch.runners.manifests import LEASE_LABEL, WORK_LABEL, Manifest, object_name, slicing, work_manifest
+from eo_batch.runners.nudge import nudge, overlooked
 from eo_batch.runners.preflight import preflight
 from eo_batch.runners.states import GONE, End, end_of
 from eo_batch.runners.waits import Wait, steps_wait, waits_of
@@ -98,8 +99,10 @@ class WatchedWorkflow:
         return status["phase"] == "Succeeded", status["phase"], f"workflow {self.name} failed: {why_failed(status)}"
 
     def waits(self) -> list[Wait]:
-        """See `Target.waits`."""
+        """See `Target.waits`. Reminds Argo of pods that were lost."""
         nodes = (self._look("status.nodes") or {}).get("status", {}).get("nodes") or {}
+        if overlooked(nodes):
+            nudge(self.server.kube, self.name)
         return list(dict.fromkeys([*waits_of(self.server.kube, self.labels), *steps_wait(nodes)]))
 
     def _look(self, fields: str) -> Manifest | None:

@@ -142,6 +142,16 @@ class Kube:
                 raise
             return _object(answer)
 
+    def annotate(self, kind: Kind, name: str, key: str, value: str) -> None:
+        """Set an annotation of an object of a named group; one that is not there any more is no error."""
+        change = {"metadata": {"annotations": {key: value}}}
+        with self._errors("annotate", kind, name):
+            try:
+                self._custom.patch_namespaced_custom_object(*self._path(kind), name, change, **_limits())
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+
     def delete(
         self,
         kind: Kind,

@@ -1,22 +1,26 @@
-"""Delete what runs left behind whose flow or command died: everything that an expired Lease owns."""
+"""Delete what runs left behind whose flow or command died: everything that an expired Lease owns. And remind Argo of
+pods that were lost by runs that nobody follows.
+"""
 
 from datetime import datetime, timedelta
 
 from eo_batch.core.errors import UsageError
 from eo_batch.core.placement import Placement
-from eo_batch.runners.kube import LEASE, Kube, connect
+from eo_batch.runners.kube import LEASE, WORKFLOW, Kube, connect
 from eo_batch.runners.manifests import RUN_LABEL, Manifest
+from eo_batch.runners.nudge import nudge, overlooked
 
 
 def sweep(placement: Placement, dry_run: bool = False) -> list[str]:
-    """Delete the expired Leases of runs in the placement's namespace; Kubernetes deletes what they own. Returns a line
-    for each. With `dry_run` it only says so.
+    """Delete the expired Leases of runs in the placement's namespace; Kubernetes deletes what they own. Make Argo look
+    at workflows of which it has overlooked a lost pod. Returns a line for each. With `dry_run` it only says so.
 
     Raises UsageError where the placement has no cluster, ClusterError where it can't be reached or refuses.
     """
     if placement.cluster is None:
         raise UsageError("the profile names no cluster to sweep; give one with a section `cluster`")
-    return sweep_leases(connect(placement.cluster), dry_run)
+    kube = connect(placement.cluster)
+    return [*sweep_leases(kube, dry_run), *nudge_workflows(kube, dry_run)]
 
 
 def sweep_leases(kube: Kube, dry_run: bool = False) -> list[str]:
@@ -38,6 +42,18 @@ def sweep_leases(kube: Kube, dry_run: bool = False) -> list[str]:
             lines.append(f"would delete {line}")
         elif kube.delete(LEASE, metadata["name"], **seen):
             lines.append(f"deleted {line}")
+    return lines
+
+
+def nudge_workflows(kube: Kube, dry_run: bool = False) -> list[str]:
+    """See `sweep`. A cluster without Argo, or an account that may not list workflows, has none."""
+    lines = []
+    for workflow in kube.list(WORKFLOW, RUN_LABEL, absent_ok=True):
+        if overlooked(workflow.get("status", {}).get("nodes") or {}):
+            name = workflow["metadata"]["name"]
+            if not dry_run:
+                nudge(kube, name)
+            lines.append(f"{'would remind' if dry_run else 'reminded'} Argo of a lost pod of workflow {name}")
     return lines
 
 

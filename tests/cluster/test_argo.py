@@ -32,7 +32,9 @@ from eo_batch.runners import watch
 from eo_batch.runners.argo import ArgoRunner
 from eo_batch.runners.base import Event, Runner
 from eo_batch.runners.lease import Lease, held_lease
-from eo_batch.runners.workflow import workflow_template
+from eo_batch.runners.nudge import LOOK
+from eo_batch.runners.sweep import sweep
+from eo_batch.runners.workflow import WATCH_SUFFIX, workflow_template
 from eo_batch.settings import Settings
 from tests.cluster.argo import argo_here
 from tests.cluster.contract import PodContract
@@ -280,6 +282,70 @@ def test_a_run_that_is_left_to_itself(
     wait_for(lambda: run.receipt("plan", "plan") is not None, "the plan is done", 240)
     kubectl("delete", "workflow", "-n", space, name)
     wait_for(lambda: get(space, "pods") == [], "its pods go with it")
+
+
+def lose_watcher(space: str) -> None:
+    """Take away the pod that waits for the Job of `chips`. As when its node is lost, it can't report: for that time it
+    has no right to."""
+    of_it = f"eo-batch.io/run=same,app.kubernetes.io/component=chips{WATCH_SUFFIX}"
+
+    def runs() -> bool:
+        found = get(space, "workflows.argoproj.io", "-l", "eo-batch.io/run=same")
+        nodes = [node for workflow in found for node in workflow.get("status", {}).get("nodes", {}).values()]
+        return any((node["displayName"], node["phase"]) == ("chips(0)", "Running") for node in nodes)
+
+    wait_for(runs, "Argo has seen it run", 240)
+    kubectl("delete", "rolebinding", "-n", space, "eo-batch-workflow")
+    try:
+        (name,) = (pod["metadata"]["name"] for pod in get(space, "pods", "-l", of_it))
+        kubectl("delete", "pod", "-n", space, name, "--force", "--grace-period=0")
+        time.sleep(5)  # until its containers have ended on the node
+    finally:
+        apply(space, *account(space, "eo-batch-workflow"))
+
+
+def test_a_pod_that_is_lost_is_replaced_at_once(run: Run, placement: Placement, space: str) -> None:
+    told, lost = Told(), []
+
+    def lose() -> None:
+        lose_watcher(space)
+        lost.append(time.monotonic())
+
+    losing = threading.Thread(target=lose)
+    losing.start()
+    follow_run(run, placement, told, "chips")
+    losing.join()
+    assert told.ended == ["plan", "chips"]
+    assert time.monotonic() - lost[0] < 180, "Argo by itself takes up to twenty minutes"
+
+
+def test_the_sweeper_reminds_argo_of_lost_pods(placement: Placement, space: str) -> None:
+    """Whether Argo overlooks one is a matter of milliseconds. So here are two workflows as Argo leaves them, at which
+    no controller looks."""
+    lost = {"id": "a", "name": "a", "displayName": "a", "type": "Pod", "phase": "Error", "taskResultSynced": False}
+    labels = {"eo-batch.io/run": "same", "workflows.argoproj.io/controller-instanceid": "none"}
+    for name, synced in (("overlooked", False), ("seen", True)):
+        node = lost | {"taskResultSynced": synced}
+        workflow = {
+            "apiVersion": "argoproj.io/v1alpha1",
+            "kind": "Workflow",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"entrypoint": "main", "templates": [{"name": "main", "suspend": {}}]},
+            "status": {"phase": "Running", "nodes": {"a": node}},
+        }
+        apply(space, workflow)
+
+    def annotated() -> list[str]:
+        found = get(space, "workflows.argoproj.io", "-l", "eo-batch.io/run=same")
+        return [one["metadata"]["name"] for one in found if LOOK in one["metadata"].get("annotations", {})]
+
+    try:
+        assert sweep(placement, dry_run=True) == ["would remind Argo of a lost pod of workflow overlooked"]
+        assert annotated() == []
+        assert sweep(placement) == ["reminded Argo of a lost pod of workflow overlooked"]
+        assert annotated() == ["overlooked"]
+    finally:
+        kubectl("delete", "workflow", "-n", space, "overlooked", "seen")
 
 
 def test_ctrl_c_leaves_nothing(run: Run, placement: Placement, space: str) -> None:

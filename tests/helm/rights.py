@@ -15,6 +15,7 @@ def _rights(group: str, resource: str, verbs: str) -> set[Right]:
 RUNNER: set[Right] = set()
 WEB: set[Right] = set()
 SWEEPER = _rights("coordination.k8s.io", "leases", "list delete")
+SWEEPER_WITH = {"argo": _rights("argoproj.io", "workflows", "list patch")}
 DRIVER = (
     _rights("coordination.k8s.io", "leases", "get list create update delete")
     | _rights("batch", "jobs", "get list watch create delete")
@@ -46,7 +47,7 @@ def rights(account: str, sections: Iterable[str]) -> set[Right]:
         case "web":
             return WEB
         case "sweeper":
-            return SWEEPER
+            return SWEEPER.union(*(SWEEPER_WITH.get(section, set()) for section in have))
         case "driver":
             return DRIVER.union(*(DRIVER_WITH.get(section, set()) for section in have))
         case "workflow" if "argo" in have:

@@ -18,6 +18,7 @@ from eo_batch.core.scenes import Scene
 from eo_batch.core.spec import RunSpec
 from eo_batch.io.catalogs import _API_RETRIES, Query, search, search_boxes
 from eo_batch.io.plans import has_scenes, load_all_scenes
+from eo_batch.io.scenetable import MISPLACED
 from eo_batch.io.stac_io import StrictStacIO
 from eo_batch.io.store import parse_store
 from eo_batch.settings import Settings
@@ -323,3 +324,34 @@ def test_files_that_only_a_query_tells_apart_are_refused(planet: Path, tmp_path:
     assert "differ only in the queries" in str(refusals)
     store = parse_store(str(tmp_path))
     assert not has_scenes(store, "nothing")
+
+
+def test_items_that_contradict_themselves_are_left_out_and_told(planet: Path, tmp_path: Path) -> None:
+    wrong = "S2A_33UAZ_20230603_0_L2A"
+
+    def a_zone_further(item: dict[str, Any]) -> None:
+        if item["id"] == wrong:
+            item["properties"]["proj:code"] = "EPSG:32634"
+
+    run, _ = go(spec_of(listed(planet, a_zone_further)), parse_store(str(tmp_path)), until="plan")
+    receipt = run.receipt("plan", "plan")
+    assert receipt is not None
+    assert [(note.subject, note.text) for note in receipt.notes if note.text == MISPLACED] == [(wrong, MISPLACED)]
+    used = {scene_id for shard in run.plan.shards for scene_id in run.plan.scene_ids(shard)}
+    assert wrong not in used
+    assert {"S2B_33UAZ_20230608_0_L2A", "S2A_32UAZ_20230603_1_L2A"} <= used
+
+
+def test_a_file_that_lies_elsewhere_than_its_item_says_is_noted(planet: Path, tmp_path: Path) -> None:
+    name = "S2A_33UAZ_20230603_0_L2A"
+
+    def a_pixel_further(item: dict[str, Any]) -> None:
+        if item["id"] == name:
+            for asset in item["assets"].values():
+                asset["proj:transform"][2] += asset["proj:transform"][0]
+
+    run, _ = go(spec_of(listed(planet, a_pixel_further)), parse_store(str(tmp_path)), until="chips")
+    notes = {
+        (n.subject, n.text[:4]) for r in run.receipts("chips").values() for n in r.notes if "the file has it" in n.text
+    }
+    assert notes == {(name, "B04:"), (name, "B11:"), (name, "SCL:")}

@@ -186,6 +186,38 @@ def test_a_striped_file_is_read_whole(asset: Asset, truth: np.ndarray, planet: P
     assert kind_of(striped) == "transient"
 
 
+@pytest.mark.parametrize("striped", [False, True])
+def test_a_file_that_lies_elsewhere_than_its_item_says_is_told_of(asset: Asset, tmp_path: Path, striped: bool) -> None:
+    href = asset.href
+    if striped:
+        href = str(tmp_path / "striped.tif")
+        with rasterio.open(asset.href) as source:
+            profile = source.profile | {"tiled": False, "blockysize": 1, "driver": "GTiff"}
+            del profile["blockxsize"]
+            with rasterio.open(href, "w", **profile) as target:
+                target.write(source.read())
+    assert asset.transform is not None
+    assert asset.shape is not None
+    assert asset.epsg is not None
+    bounds = asset_bounds(asset)
+    a, b, c, d, e, f = asset.transform
+
+    def told(**changes: object) -> str:
+        item = replace(asset, href=href, **changes)  # type: ignore[arg-type]
+        raw = asyncio.run(AssetReader(QUICK).read(item, lambda epsg: bounds, 0))
+        assert raw is not None
+        assert raw.transform == asset.transform, "the file is believed"
+        return raw.elsewhere
+
+    assert told() == ""
+    assert told(transform=None) == told(shape=None) == told(epsg=None) == ""
+    assert told(transform=(a, b, c + 0.3 * a, d, e, f)) == "", "catalogues round"
+    assert "a corner lies at" in told(transform=(a, b, c + a, d, e, f))
+    assert "a corner lies at" in told(transform=(2 * a, b, c, d, 2 * e, f))
+    assert "a corner lies at" in told(shape=(asset.shape[0] - 1, asset.shape[1]))
+    assert told(epsg=32634) == f"its item says EPSG:32634, the file is in EPSG:{asset.epsg}"
+
+
 def test_a_file_of_several_bands_is_refused(asset: Asset, tmp_path: Path) -> None:
     with rasterio.open(asset.href) as source:
         profile = {**source.profile, "count": 2}

@@ -66,7 +66,7 @@ def make(
         chips=states(shard, images[0], work.lost),
         valid=valid_shares(shard, images[0]),
         sources=outcomes,
-        notes=tuple(work.notes),
+        notes=(*work.notes, *sorted(set(work.sources.notes), key=lambda note: (note.subject, note.text))),
         bytes_in=sum(s.bytes_in for s in outcomes),
         requests=sum(s.requests for s in outcomes),
     )

@@ -81,9 +81,15 @@ Takes the root. */}}
 {{- end }}
 {{- end }}
 
-{{/* The sweeper deletes Leases that have expired; Kubernetes deletes what they own. */}}
+{{/* The sweeper deletes Leases that have expired; Kubernetes deletes what they own. It reminds Argo of lost pods by a
+change of their workflows. Takes the root. */}}
 {{- define "eo-batch.sweeperRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [list, delete]
+{{- if .Values.argo.enabled }}
+- apiGroups: [argoproj.io]
+  resources: [workflows]
+  verbs: [list, patch]
+{{- end }}
 {{- end }}
