@@ -22,6 +22,7 @@ from eo_batch.core.grid import Block, Cells, block_longitude, cells_of_area
 from eo_batch.core.observations import known_bins, overpass_bins
 from eo_batch.core.reach import reach
 from eo_batch.core.scenes import Asset
+from eo_batch.core.sensors import VECTORS
 from eo_batch.core.shards import Shard, Shards
 from eo_batch.core.spec import CubeArray, RunSpec, SensorSpec
 from eo_batch.core.timebins import OBSERVATION, STATIC_KEY
@@ -282,13 +283,35 @@ def projected_memory(array: CubeArray, block_side: int, n_scenes: int) -> int:
     bands are held where they are composited together."""
     pixels = (array.chip_px * block_side) ** 2
     item = max(np.dtype(array.spec.info.dtype).itemsize, 2)
-    # Two bands of a scene are held, the later one both as read and as aligned, beside them what is clear and valid.
-    stacks = n_scenes * pixels * (3 * item + 4)
+    # Two bands of a scene are held as they were read, the later one also aligned, beside them what is clear and valid.
+    read = round(pixels * _fineness(array))
+    stacks = n_scenes * (2 * read * item + pixels * (item + 4))
     if array.spec.takes_whole_pixels:
         # All bands of a scene are held, resampled ones with a mask each; of one row of chips also their values in turn.
         strip, bands = pixels // block_side, len(array.read_names)
-        stacks = n_scenes * bands * (pixels + strip) * (item + 1) + n_scenes * pixels * (item + 4)
-    return BASE_MEMORY + stacks + pixels * (len(array.bands) * item + 8)
+        stacks = n_scenes * bands * (read + strip) * (item + 1) + n_scenes * pixels * (item + 4)
+    return BASE_MEMORY + stacks + pixels * (len(array.bands) * item + 8 + _area_bytes(array))
+
+
+_FINE_MAPS = 2.0
+"""Pixels of a map's file in one of the grid's, where nothing tells: those of WorldCover lie 1.8 times as close at 48
+degrees north (measured: `benchmarks/README.md`)."""
+
+
+def _fineness(array: CubeArray) -> float:
+    """Pixels of a file in one of the grid's, 1 at least."""
+    kind = array.spec.info
+    if kind.kind in VECTORS:
+        return 1.0
+    if not kind.bands:
+        return _FINE_MAPS
+    return max(1.0, array.pixel_m / (min(band.native_m for band in array.bands) * array.spec.pixel_scale)) ** 2
+
+
+def _area_bytes(array: CubeArray) -> int:
+    """Bytes for each pixel where what files hold is dealt out by area: sums and covers of cells, or parts of a file."""
+    kind = array.spec.info
+    return 24 if kind.resampling in ("mean", "sum") and kind.kind not in VECTORS else 8 if kind.kind == "classes" else 0
 
 
 def _check_memory(shards: Shards, spec: RunSpec) -> None:

@@ -47,15 +47,33 @@ def align(source: SourceImage, grid: PixelGrid, method: Resampling) -> Aligned:
         warp = Warp(source, source.pixels_yx.dtype, grid, method)
         warp.put(0, source.pixels_yx, source.valid_yx)
         return Aligned(*warp.rows(0, grid.rows), "nearest" if method == "nearest" else "bilinear")
-    fine = replace(grid, pixel=grid.pixel / k, rows=grid.rows * k, cols=grid.cols * k)
-    inner = align(source, fine, "bilinear")
-    pixels, valid = _block_mean(inner.pixels_yx, inner.valid_yx, k)
+    inner = align(source, refined(grid, k), "bilinear")
+    pixels, valid = block_mean(inner.pixels_yx, inner.valid_yx, k)
     return Aligned(pixels, valid, f"averaged {k}x")
 
 
 def averaged(source: SourceImage, grid: PixelGrid, method: Resampling) -> int:
     """How many resampled pixels along a side of one of the grid's are averaged: measurements in finer pixels are."""
     return 1 if method == "nearest" else max(1, round(grid.pixel / pixel_size(source, grid)))
+
+
+def refined(grid: PixelGrid, k: int) -> PixelGrid:
+    """The grid with k x k pixels for each of its own."""
+    return replace(grid, pixel=grid.pixel / k, rows=grid.rows * k, cols=grid.cols * k)
+
+
+def block_mean(pixels_yx: Pixels, valid_yx: Mask, k: int) -> tuple[Pixels, Mask]:
+    """Means of the valid ones of k x k pixels, valid where at least half of them are; in the input's dtype, integers
+    rounded, halves to even. The image is made of whole blocks."""
+    count = np.zeros((pixels_yx.shape[0] // k, pixels_yx.shape[1] // k), np.int32)
+    total = np.zeros(count.shape)
+    for row in range(k):
+        for col in range(k):
+            known = valid_yx[row::k, col::k]
+            count += known
+            np.add(total, pixels_yx[row::k, col::k], out=total, where=known)
+    valid = count >= MIN_WEIGHT * k * k
+    return cast(np.divide(total, count, out=np.zeros(count.shape), where=valid), pixels_yx.dtype), valid
 
 
 def _paste(source: SourceImage, grid: PixelGrid, how: str) -> Aligned:
@@ -71,15 +89,6 @@ def _paste(source: SourceImage, grid: PixelGrid, how: str) -> Aligned:
         pixels[r0:r1, c0:c1] = source.pixels_yx[window]
         valid[r0:r1, c0:c1] = source.valid_yx[window]
     return Aligned(pixels, valid, how)
-
-
-def _block_mean(pixels_yx: Pixels, valid_yx: Mask, k: int) -> tuple[Pixels, Mask]:
-    rows, cols = pixels_yx.shape[0] // k, pixels_yx.shape[1] // k
-    count = valid_yx.reshape(rows, k, cols, k).sum((1, 3))
-    total = np.where(valid_yx, pixels_yx, 0).astype(np.float64).reshape(rows, k, cols, k).sum((1, 3))
-    valid = count >= MIN_WEIGHT * k * k
-    mean = np.divide(total, count, out=np.zeros((rows, cols)), where=valid)
-    return cast(mean, pixels_yx.dtype), valid
 
 
 def _scaled(transform: Affine6, factor: float) -> Affine6:

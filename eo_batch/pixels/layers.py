@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eo_batch.core.scenes import Affine6
 from eo_batch.core.sensors import Resampling
-from eo_batch.pixels.align import align, averaged
+from eo_batch.pixels.align import averaged, block_mean, refined
 from eo_batch.pixels.grids import PixelGrid, SourceImage, nesting_ratio
 from eo_batch.pixels.warp import Warp
 
@@ -68,11 +68,10 @@ def layer_of(source: Raster, grid: PixelGrid, method: Resampling, convert: Conve
     ratio = nesting_ratio(whole, grid)
     if ratio == 1.0 or (ratio is not None and method == "nearest"):
         return _Nested(source, grid, round(ratio), convert)
+    k = averaged(whole, grid, method)
+    if k > 1:
+        return _Averaged(layer_of(source, refined(grid, k), method, convert), k, grid.cols)
     mask = source.mask_yx
-    if averaged(whole, grid, method) > 1:
-        pixels, valid = convert(source.pixels_yx, mask)
-        aligned = align(SourceImage(pixels, valid, source.epsg, source.transform), grid, method)
-        return Whole(aligned.pixels_yx, aligned.valid_yx)
     height, width = source.pixels_yx.shape
     step = max(_STRIP_PX // width, 1)
     warp = Warp(whole, convert(source.pixels_yx[:0], None)[0].dtype, grid, method)
@@ -101,6 +100,23 @@ class _Warped:
     def rows(self, first: int, last: int) -> Strip:
         pixels, valid = self.warp.rows(first, last)
         return Strip((slice(0, last - first), slice(0, pixels.shape[1])), pixels, valid)
+
+
+@dataclass(frozen=True)
+class _Averaged:
+    fine: Layer
+    """On a grid of k x k pixels for each."""
+    k: int
+    cols: int
+    """Of the grid itself."""
+
+    def rows(self, first: int, last: int) -> Strip:
+        k = self.k
+        part = self.fine.rows(first * k, last * k)
+        shape = ((last - first) * k, self.cols * k)
+        pixels, valid = np.zeros(shape, part.pixels_yx.dtype), np.zeros(shape, bool)
+        pixels[part.at], valid[part.at] = part.pixels_yx, part.valid_yx
+        return Strip((slice(0, last - first), slice(0, self.cols)), *block_mean(pixels, valid, k))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pyproj import Transformer
 from eo_batch.core.errors import PlanError, RadiometryError
 from eo_batch.core.grid import Block
 from eo_batch.core.observations import observation_day
-from eo_batch.core.plan import Axes, Plan, asset_bounds, make_plan
+from eo_batch.core.plan import Axes, Plan, asset_bounds, make_plan, projected_memory
 from eo_batch.core.scenes import Affine6, Scene
 from eo_batch.core.spec import RunSpec
 from eo_batch.core.stacitems import scene_of_item
@@ -230,6 +230,21 @@ class TestRefusals:
             plan_of(*self.orbits(None, "ascending", None))
 
 
+_MAP = {"collections": ["c"], "assets": {"v": "v"}}
+_BANDS = ["B02", "B03", "B04", "B08"]
+MEASURED = [
+    ({"kind": "s2-l2a", "bands": _BANDS}, 6, 852),
+    ({"kind": "s2-l2a", "bands": _BANDS, "pixel_m": 20}, 6, 773),
+    ({"kind": "s2-l2a", "bands": _BANDS, "pixel_m": 40}, 6, 712),
+    ({"kind": "s2-l2a", "bands": _BANDS, "pixel_m": 40, "composite": "medoid"}, 6, 954),
+    ({"kind": "s1", "orbit": "ascending", "bands": ["VV", "VH"]}, 3, 1283),
+    ({"kind": "classes", **_MAP}, 1, 674),
+    ({"kind": "continuous", **_MAP}, 1, 804),
+    ({"kind": "continuous", "resampling": "sum", **_MAP}, 1, 1216),
+]
+"""Peak of a shard of 4096 x 4096 pixels, MB: a sensor, scenes, and what `benchmarks/README.md` says."""
+
+
 class TestMemory:
     def many(self, count: int) -> list[Scene]:
         return [scene(f"s{i:03d}", f"2023-07-{1 + i // 24:02d}T{i % 24:02d}:00:00") for i in range(count)]
@@ -261,6 +276,16 @@ class TestMemory:
             return max(s.memory_bytes for s in plan_of(spec(grid=grid), self.many(count)).shards)
 
         assert peak(2, 2) < peak(4, 2) < peak(4, 4)
+
+    @pytest.mark.parametrize(("sensor", "scenes", "measured_mb"), MEASURED)
+    def test_peaks_are_projected(self, sensor: dict[str, object], scenes: int, measured_mb: int) -> None:
+        document = spec_document()
+        document["grid"] = {"chip_px": 256, "block_chips": 16}
+        document["sensors"] = {"measured": sensor}
+        (array,) = RunSpec.model_validate(document).arrays()
+        projected_mb = projected_memory(array, 16, scenes) / 1e6
+        assert measured_mb <= 1.02 * projected_mb, "a pod that asks for too little is killed"
+        assert projected_mb <= 2 * measured_mb, "one that asks for too much waits for room"
 
     def test_bytes_to_write_are_those_of_the_cells(self) -> None:
         plan = plan_of(spec(), self.many(2))
