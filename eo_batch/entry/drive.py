@@ -1,11 +1,13 @@
 """Drive a run: stage after stage, only what has no receipt yet, on any runner."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from eo_batch.core.errors import ShardFailed, StoreError
+from eo_batch.core.work import Tally
 from eo_batch.entry.door import Door
 from eo_batch.entry.patience import patiently
 from eo_batch.entry.quarantine import failure_of, set_aside
@@ -51,8 +53,10 @@ class Watcher(Protocol):
 
 def state_of(run: Run, stage: str) -> StageState:
     """How far a stage is, by its receipts alone. Raises DataError if it can't be known before the plan is done."""
-    shards = tuple(shards_of(run, stage))
-    receipts, inputs = run.receipts(stage), inputs_of(run, stage)
+    with ThreadPoolExecutor(1) as pool:  # the store may be far away
+        reading = pool.submit(run.receipts, stage)
+        shards, inputs = tuple(shards_of(run, stage)), inputs_of(run, stage)
+        receipts = reading.result()
     missing = tuple(i for i, shard in enumerate(shards) if not counts(run, receipts.get(shard), inputs(i)))
     return StageState(stage, shards, missing)
 
@@ -79,12 +83,11 @@ def drive_stage(run: Run, stage: str, runner: Runner, watcher: Watcher) -> None:
     state = known_state(run, stage, watcher)
     watcher.begin(state)
     if state.missing:
-        patiently(run.store, partial(prepare, run, stage), _waiting(state, watcher))
+        missing = {index: state.shards[index] for index in state.missing}
+        tallies = patiently(run.store, partial(_ready, run, stage, missing), _waiting(state, watcher))
         # A search has retries of its own, and whoever waits for a plan wants to know soon that there is none.
         attempts = 1 if stage == "plan" else _ATTEMPTS
         remote = Work(run, stage, runner.name)
-        missing = {index: state.shards[index] for index in state.missing}
-        tallies = patiently(run.store, partial(set_aside, run, stage, missing), _waiting(state, watcher))
         aside = {index: failure_of(tally) for index, tally in tallies.items()}
         for index, why in aside.items():
             watcher.event(state, Event(index, "failed", why.message))
@@ -101,6 +104,14 @@ def drive_stage(run: Run, stage: str, runner: Runner, watcher: Watcher) -> None:
                 error.add_note(str(left))  # why the run ended matters more
             raise error
     watcher.end(state)
+
+
+def _ready(run: Run, stage: str, missing: Mapping[int, str]) -> dict[int, Tally]:
+    """Make ready what a stage needs; of its missing shards those that are not to be tried."""
+    with ThreadPoolExecutor(1) as pool:  # the store may be far away
+        counting = pool.submit(set_aside, run, stage, missing)
+        prepare(run, stage)
+        return counting.result()
 
 
 def _waiting(state: StageState, watcher: Watcher) -> Callable[[str], None]:

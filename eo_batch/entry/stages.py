@@ -14,7 +14,7 @@ from eo_batch.core.learning_plan import embed_shards
 from eo_batch.core.receipts import Receipt, lost_share
 from eo_batch.core.shards import only_scenes_differ
 from eo_batch.entry.run import Run
-from eo_batch.io.axes import load_axes, place_plan
+from eo_batch.io.axes import place_plan
 from eo_batch.io.cube import prepare_cube
 from eo_batch.io.plans import load_found_shards
 
@@ -102,7 +102,8 @@ def prepare(run: Run, stage: str) -> None:
             # One plan can serve cubes of several identities, of which planning placed its blocks in the first only.
             axes = place_plan(run.store, prefix, run.plan)
             prepare_cube(run.store, prefix, run.spec, axes)
-            if load_axes(run.store, prefix) == axes:
+            vars(run).pop("axes", None)  # what is in the store now
+            if run.axes == axes:
                 return
             # Another run has extended the cube meanwhile, and may have been the first to write.
 

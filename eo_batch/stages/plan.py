@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -126,8 +127,10 @@ def run(spec: RunSpec, store: Store, settings: Settings, on_found: OnFound | Non
         frozen = save_scenes(store, prefix, found, plan.scenes)
         if frozen.columns is not plan.scenes:  # another planner was faster
             plan = make_plan(spec, frozen.columns, chips)
-    sizes = save_plan(store, prefix, plan, frozen.pages)
-    place_plan(store, chips, plan)
+    with ThreadPoolExecutor(1) as pool:  # the store may be far away
+        placing = pool.submit(place_plan, store, chips, plan)
+        sizes = save_plan(store, prefix, plan, frozen.pages)
+        placing.result()
     told = zip(plan.scenes.scene_id, plan.scenes.refusal, strict=True)
     notes = tuple(Note(subject=scene_id, text=refusal) for scene_id, refusal in told if refusal is not None)
     return Receipt(stage="plan", shard="plan", inputs=prefix, outputs=sizes, notes=notes)
