@@ -83,7 +83,8 @@ class RunnerContract:
         indices = (7, 3, 11, 0, 5)
         outcome, events = run(runner, Fine(notes), indices)
         assert outcome.done == set(indices)
-        assert Counter(event.kind for event in events) == {"done": 5}
+        # A cluster that is full lets pods wait.
+        assert Counter(event.kind for event in events if event.kind != "wait") == {"done": 5}, events
         assert all(Fine(notes).begun(index) == 1 for index in indices)
 
     def test_an_empty_job_has_an_empty_outcome(self, runner: Runner, notes: Path | Shelf) -> None:
