@@ -91,7 +91,8 @@ class Cluster(_Section):
     pod_labels: dict[str, str] = {}
     """Labels of all pods, such as `azure.workload.identity/use: "true"`."""
     deadline_s: Count = 86_400
-    """A stage that takes longer is ended by Kubernetes, whoever watches it or not."""
+    """A stage that takes longer is ended by Kubernetes, whoever watches it or not. Dask clusters have no such end: only
+    the Lease that owns them ends those whose driver is gone."""
     ttl_s: Count = 3_600
     """Finished Jobs are deleted after this time."""
     lease_s: Count = 600
@@ -102,7 +103,9 @@ class ArgoServer(_Section):
     """Argo Workflows."""
 
     url: str = "http://argo-server.argo:2746"
-    """Address of Argo's server."""
+    """Address of Argo's server, as drivers reach it."""
+    ui: str | None = None
+    """Address of Argo's pages, as people reach them, for links; None takes `url`."""
     service_account: Name = "eo-batch-workflow"
     """What a workflow's own pods run as: they create Jobs, and report what became of them."""
     client_account: Name = "eo-batch-driver"

@@ -66,7 +66,7 @@ class Server:
 
     def url(self, name: str) -> str:
         """Where people see a workflow."""
-        return f"{self.argo.url.rstrip('/')}/workflows/{self.kube.namespace}/{name}"
+        return f"{(self.argo.ui or self.argo.url).rstrip('/')}/workflows/{self.kube.namespace}/{name}"
 
     def _ask(self, verb: str, name: str, call: Callable[..., Any]) -> Manifest:
         what = f"can't {verb} workflow {self.kube.namespace}/{name}"

@@ -46,13 +46,14 @@ def template(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_pool_is_made_and_brought_up_to_date_and_keeps_its_limits(prefect: PrefectServer, template: Path) -> None:
-    first = python(prefect.env, str(SCRIPT), "limits", str(template))
+    first = python(prefect.env, str(SCRIPT), "limits", str(template), "4")
     assert (first.returncode, first.stdout) == (0, "work pool limits: made\n"), first.stderr
+    assert prefect.get("/work_pools/limits")["concurrency_limit"] == 4
     prefect.ask("PATCH", "/work_pools/limits", {"concurrency_limit": 3, "is_paused": True}).raise_for_status()
     wanted = json.loads(template.read_text())
     wanted["variables"]["properties"]["image"]["default"] = "registry.example.com/eo-batch-cpu:0.2.0"
     template.write_text(json.dumps(wanted))
-    second = python(prefect.env, str(SCRIPT), "limits", str(template))
+    second = python(prefect.env, str(SCRIPT), "limits", str(template), "4")
     assert second.stdout == "work pool limits: up to date\n", second.stderr
     found = prefect.get("/work_pools/limits")
     assert found["base_job_template"] == wanted
@@ -62,14 +63,14 @@ def test_the_pool_is_made_and_brought_up_to_date_and_keeps_its_limits(prefect: P
 @pytest.mark.slow
 def test_a_pool_of_another_type_is_refused(prefect: PrefectServer, template: Path) -> None:
     prefect.ask("POST", "/work_pools/", {"name": "other", "type": "process"}).raise_for_status()
-    done = python(prefect.env, str(SCRIPT), "other", str(template))
+    done = python(prefect.env, str(SCRIPT), "other", str(template), "4")
     assert done.returncode == 1
     assert "work pool other is of type process; choose another prefect.workPool or" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_flow_run_is_a_restricted_job_that_quotes_no_secret(prefect: PrefectServer, template: Path) -> None:
-    assert python(prefect.env, str(SCRIPT), "jobs", str(template)).returncode == 0
+    assert python(prefect.env, str(SCRIPT), "jobs", str(template), "4").returncode == 0
     keys = {"PREFECT_API_KEY": "the-key-itself", "PREFECT_API_AUTH_STRING": "user:the-password-itself"}
     done = python({**prefect.env, **keys}, str(Path(__file__).with_name("flow_run_job.py")), "jobs")
     assert done.returncode == 0, done.stderr
@@ -78,6 +79,7 @@ def test_a_flow_run_is_a_restricted_job_that_quotes_no_secret(prefect: PrefectSe
     assert job["metadata"]["generateName"] == "a-flow-run-"
     assert job["metadata"]["namespace"] == "eo-batch"
     assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["ttlSecondsAfterFinished"] == 300
     assert job["spec"]["template"]["metadata"]["labels"]["eo-batch.io/account"] == "driver"
     spec = job["spec"]["template"]["spec"]
     assert spec["serviceAccountName"] == "eo-batch-driver"
@@ -100,7 +102,7 @@ def test_a_flow_run_is_a_restricted_job_that_quotes_no_secret(prefect: PrefectSe
 def test_a_server_that_is_not_there_is_said_to_be(template: Path, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     env = {"PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
-    done = python(env, str(SCRIPT), "limits", str(template))
+    done = python(env, str(SCRIPT), "limits", str(template), "4")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: Prefect's API did not do it (")
 

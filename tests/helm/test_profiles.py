@@ -8,6 +8,8 @@ import pytest
 
 from eo_batch.core.layout import STAGES
 from eo_batch.core.placement import Placement, Pool, Toleration, parse_placement
+from eo_batch.runners.argo_server import Server
+from eo_batch.runners.kube import Kube
 from eo_batch.runners.manifests import work_manifest
 from tests.helm.render import ROOT, VALUES, Manifest, named, of_kind, profiles, rendered
 
@@ -66,6 +68,14 @@ def test_sections_bring_their_profiles() -> None:
     assert set(profiles(rendered("minimal"))) == {"kubernetes"}
     assert set(profiles(rendered("default"))) == {"kubernetes", "argo"}
     assert set(profiles(rendered("all"))) == {"kubernetes", "argo", "dask"}
+
+
+def test_links_lead_to_where_people_see_argo() -> None:
+    inside = placements(rendered("default"))["argo"]
+    assert Server(Kube("here", None), inside.argo).url("w") == "http://argo-server.argo:2746/workflows/here/w"
+    shown = placements(rendered("default", "--set", "argo.uiUrl=https://argo.example.com/"))["argo"]
+    assert shown.argo.url == inside.argo.url
+    assert Server(Kube("here", None), shown.argo).url("w") == "https://argo.example.com/workflows/here/w"
 
 
 def test_values_arrive_in_the_profile() -> None:

@@ -1,6 +1,7 @@
-"""Give a work pool of Prefect the base job template of the chart: `work_pool.py POOL TEMPLATE.json`.
+"""Give a work pool of Prefect the base job template of the chart: `work_pool.py POOL TEMPLATE.json LIMIT`.
 
-A pool that is there keeps its limits, and stays paused if it is; one that is not there is made.
+A pool that is there keeps its limits, and stays paused if it is; one that is not there is made, for LIMIT flow runs at
+once.
 """
 
 import json
@@ -13,14 +14,16 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 
 
-def furnish(pool: str, template: Path) -> str:
+def furnish(pool: str, template: Path, limit: int) -> str:
     """Write the template to the pool; returns what was done."""
     wanted = json.loads(template.read_text())
     with get_client(sync_client=True) as client:
         try:
             found = client.read_work_pool(pool)
         except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=pool, type="kubernetes", base_job_template=wanted))
+            client.create_work_pool(
+                WorkPoolCreate(name=pool, type="kubernetes", base_job_template=wanted, concurrency_limit=limit)
+            )
             return f"work pool {pool}: made"
         if found.type != "kubernetes":
             sys.exit(
@@ -32,6 +35,6 @@ def furnish(pool: str, template: Path) -> str:
 
 if __name__ == "__main__":
     try:
-        print(furnish(sys.argv[1], Path(sys.argv[2])))
+        print(furnish(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
     except httpx.HTTPError as error:
         sys.exit(f"error: Prefect's API did not do it ({error}); check prefect.apiUrl, and the key that it wants")

@@ -80,6 +80,9 @@ cluster:
 {{- if eq .runner "argo" }}
 argo:
   url: {{ $values.argo.serverUrl | quote }}
+  {{- with $values.argo.uiUrl }}
+  ui: {{ . | quote }}
+  {{- end }}
   service_account: {{ $values.serviceAccounts.workflow.name | quote }}
   client_account: {{ $values.serviceAccounts.driver.name | quote }}
   verify_tls: {{ $values.argo.verifyTls }}
