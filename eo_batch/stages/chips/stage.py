@@ -26,6 +26,7 @@ from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes
 from eo_batch.io.vectors import VectorReader
 from eo_batch.pixels.chips import chips_of
+from eo_batch.pixels.spread import Spread
 from eo_batch.pixels.summary import summary_rows
 from eo_batch.pixels.vectors import draw
 from eo_batch.settings import Settings, cores
@@ -53,9 +54,9 @@ def make(
     with ThreadPoolExecutor(cores()) as pool:
         work = Images(spec, shard, scenes, reader, pool.map)
         images = asyncio.run(work.made())
-    work.sources.check_lost(shard.key, spec.limits.max_missing)
-    written = _Written(shard, images, axes, Identity(spec).prefix("chips"))
-    store.put_many(written.objects())
+        work.sources.check_lost(shard.key, spec.limits.max_missing)
+        written = _Written(shard, images, axes, Identity(spec).prefix("chips"), pool.map)
+        store.put_many(written.objects())
     outcomes = in_order(work.sources.outcomes)
     return Receipt(
         stage="chips",
@@ -72,6 +73,10 @@ def make(
     )
 
 
+_Chips = Sequence[tuple[NDArray[np.generic], NDArray[np.uint8]] | None]
+"""Pixels (b, y, x) and valid counts (y, x) of each cell of a block, None where there are none."""
+
+
 @dataclass
 class _Written:
     """What a shard writes."""
@@ -80,6 +85,7 @@ class _Written:
     images: Sequence[Image]
     axes: Axes
     prefix: str
+    spread: Spread
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of each object given out so far, by key below the prefix."""
     digests: dict[str, str] = field(default_factory=dict)
@@ -94,13 +100,21 @@ class _Written:
             for key, data in block_objects(self.prefix, self.axes, image.array, shard.block, shard.bin_key, chips):
                 self.digests[self._told(key, data)] = hashlib.sha256(data).hexdigest()
                 yield key, data
-            for chip_id, place in zip(shard.chip_ids, shard.places, strict=True):
-                if (chip := chips[place]) is not None:
-                    areas = {band: (codes, areas_cm[place]) for band, (codes, areas_cm) in image.class_areas.items()}
-                    rows.extend(summary_rows(image.array, shard.bin_key, chip_id, chip[0], areas))
+            for told in self.spread(
+                partial(self._summed, image, chips), zip(shard.chip_ids, shard.places, strict=True)
+            ):
+                rows.extend(told)
         key, data = layout.summary(self.prefix, shard.key), parquet_bytes(pa.Table.from_pylist(rows, schema=_SUMMARY))
         self._told(key, data)
         yield key, data
+
+    def _summed(self, image: Image, chips: _Chips, cell: tuple[str, int]) -> list[dict[str, object]]:
+        chip_id, place = cell
+        chip = chips[place]
+        if chip is None:
+            return []
+        areas = {band: (codes, areas_cm[place]) for band, (codes, areas_cm) in image.class_areas.items()}
+        return list(summary_rows(image.array, self.shard.bin_key, chip_id, chip[0], areas))
 
     def _told(self, key: str, data: bytes) -> str:
         name = key.removeprefix(f"{self.prefix}/")
@@ -108,7 +122,7 @@ class _Written:
         return name
 
 
-def _chips(image: Image, shard: Shard) -> list[tuple[NDArray[np.generic], NDArray[np.uint8]] | None]:
+def _chips(image: Image, shard: Shard) -> _Chips:
     """Pixels (b, y, x) and valid counts (y, x) of each cell of the block; None for those outside the area."""
     side, wanted = shard.block.side, set(shard.places)
     pixels, valid = chips_of(image.pixels_byx, side), chips_of(image.valid_yx[None], side)[:, :, 0]
