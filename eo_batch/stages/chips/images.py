@@ -155,7 +155,9 @@ class Images:
                     ahead = asyncio.ensure_future(self._layers(usable, names[b + 1], grid))
                 reached |= layers.keys()
                 given = [[(layers[s.key], clear[s.key]) for s in group if s.key in layers] for group in groups]
-                await asyncio.to_thread(image.join, b, given, array.spec.composite, self._spread)
+                # While the next band is read, decoding keeps the other cores at work.
+                spread = self._spread if b + 1 == len(names) else map
+                await asyncio.to_thread(image.join, b, given, array.spec.composite, spread)
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
