@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Done:
     def __init__(self, prefect: PrefectServer, seaweed: ObjectServer, whole: Whole) -> None:
         self.server, self.store = prefect, seaweed.new_bucket()
         spec = parse_spec(whole.spec.read_text()).model_dump(mode="json", exclude_unset=True)
-        parameters = {"spec": spec, "store": self.store}
+        self.parameters = parameters = {"spec": spec, "store": self.store}
         words = ["deployment", "run", "continental-run/process", "--watch", "--params", "-"]
         self.said = prefect.command(*words, given=json.dumps(parameters | {"cpu_hour_price": 3.6}))
         (self.first,) = (
@@ -109,6 +110,21 @@ def test_a_second_run_keeps_everything_and_says_that_it_has_no_price(done: Done)
     assert all("cost" not in row for row in rows)
     assert "no price of a CPU hour" in done.server.artifacts(done.second)["killed-cost"]["description"]
     assert "chips 0 ran and 96 kept" in done.server.state(done.second)["message"]
+
+
+@pytest.mark.slow
+def test_deployments_of_other_flows_keep_what_is_done(done: Done) -> None:
+    embedding = {"name": "killed", "store": done.store}
+    for flow, last, parameters in (
+        ("pretrain-model", "pretrain", done.parameters),
+        ("generate-embeddings", "embed", embedding),
+    ):
+        run = done.server.run(f"{flow}/process", parameters)
+        done.server.wait(run)
+        state = done.server.state(run)
+        assert state["type"] == "COMPLETED", state
+        assert "chips 0 ran and 96 kept" in state["message"]
+        assert re.search(rf"{last} 0 ran and \d+ kept$", state["message"]), state["message"]
 
 
 def test_a_run_that_costs_too_much_is_not_begun(done: Done) -> None:

@@ -200,8 +200,9 @@ def test_ctrl_c_on_a_cluster_of_others_begins_nothing_more(cluster: Cluster, tmp
 
     with pytest.raises(KeyboardInterrupt):
         DaskRunner(AtAddress(cluster.address)).run(Job("test", tuple(range(20)), call), on_event)
-    assert [event.kind for event in events] == ["done", "wait"]
-    assert events[-1].message.startswith("stopped; 1 call still runs on the cluster's workers")
+    # Where the other one that ran has ended by then, there is nothing to wait for.
+    assert [event.kind for event in events] in (["done", "wait"], ["done"])
+    assert all(event.message.startswith("stopped; 1 call still runs on the cluster's workers") for event in events[1:])
     time.sleep(2.5)
     assert len(call.receipts()) == 2, "the other one that ran has ended by itself, and no more began"
 
