@@ -15,7 +15,8 @@ Frame = tuple[int, tuple[float, float, float, float]]
 _MARGIN_DEG = 0.1
 """Boxes of degrees that are closer than this may be of one raster: edges that are straight in one CRS bend in
 another, and catalogues round."""
-_HALF_TURN_DEG = 170.0
+_WIDEST_DEG = 170.0
+"""A raster that is wider than this may go round the other way: its longitudes are all."""
 _ALONG = np.linspace(0.0, 1.0, 5)
 """Where along a raster's sides its place is worked out."""
 
@@ -46,7 +47,7 @@ def misplaced(kinds: Sequence[Scene], kind: NDArray[np.integer[Any]], bbox: Floa
         # Points that have no place are left out.
         west[own], east[own] = np.fmin.reduce(turned, 1), np.fmax.reduce(turned, 1)
         south[own], north[own] = np.fmin.reduce(lat, 1), np.fmax.reduce(lat, 1)
-    east[east - west > _HALF_TURN_DEG] += 360  # more than half a turn cannot be told from less
+    east[east - west > _WIDEST_DEG] += 360
     is_told = np.zeros(len(kinds), bool)
     is_told[[k for k, _ in told]] = True
     width = (bbox[:, 2] - bbox[:, 0]) % 360

@@ -311,7 +311,9 @@ def _fineness(array: CubeArray) -> float:
 def _area_bytes(array: CubeArray) -> int:
     """Bytes for each pixel where what files hold is dealt out by area: sums and covers of cells, or parts of a file."""
     kind = array.spec.info
-    return 24 if kind.resampling in ("mean", "sum") and kind.kind not in VECTORS else 8 if kind.kind == "classes" else 0
+    if kind.kind == "classes":
+        return 8
+    return 24 if kind.resampling in ("mean", "sum") and kind.kind not in VECTORS else 0
 
 
 def _check_memory(shards: Shards, spec: RunSpec) -> None:

@@ -84,6 +84,11 @@ class Run:
         """The cube's axes."""
         return load_axes(self.store, self.identity.prefix("chips"))
 
+    def newest_axes(self) -> Axes:
+        """The same, as they are in the store now; `axes` are these from here on."""
+        vars(self).pop("axes", None)
+        return self.axes
+
     def receipt(self, stage: str, shard: str) -> Receipt | None:
         """A shard's receipt, if there is one."""
         return read_receipt(self.store, self.identity.prefix(stage), shard)

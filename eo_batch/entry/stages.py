@@ -102,8 +102,7 @@ def prepare(run: Run, stage: str) -> None:
             # One plan can serve cubes of several identities, of which planning placed its blocks in the first only.
             axes = place_plan(run.store, prefix, run.plan)
             prepare_cube(run.store, prefix, run.spec, axes)
-            vars(run).pop("axes", None)  # what is in the store now
-            if run.axes == axes:
+            if run.newest_axes() == axes:
                 return
             # Another run has extended the cube meanwhile, and may have been the first to write.
 
