@@ -15,7 +15,7 @@ from eo_batch.core.spec import RunSpec
 
 CODE_VERSIONS: Mapping[str, int] = {
     "plan": 4,
-    "chips": 5,
+    "chips": 6,
     "publish": 3,
     "pretrain": 2,
     "embed": 1,

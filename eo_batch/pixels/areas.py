@@ -70,22 +70,28 @@ def overlaid(sources: Sequence[SourceImage], grid: PixelGrid, how: Resampling) -
 def class_areas(sources: Sequence[SourceImage], grid: PixelGrid, spread: Spread = map) -> tuple[NDArray[Any], Floats]:
     """Codes (m), ascending, and the area of each in every cell of `grid`, (y, x, m), square units of the grid.
 
-    From the files' own pixels, whatever their size and projection. Ground that images repeat counts once, the first.
+    From the files' own pixels, whatever their size and projection; codes are whole numbers of up to 16 bits. Ground
+    that images repeat counts once, the first.
     """
     found = list(_once(sources))
-    codes = np.unique(np.concatenate([s.pixels_yx[counts] for s, counts in found])) if found else np.zeros(0, int)
-    areas = np.zeros(grid.rows * grid.cols * len(codes))
+    present = np.zeros(2**16, bool)
     for source, counts_yx in found:
-        pixels, counts = source.pixels_yx.ravel(), counts_yx.ravel()
+        present[source.pixels_yx[counts_yx]] = True
+    codes = np.flatnonzero(present)
+    number, none = np.cumsum(present) - 1, len(codes)
+    areas = np.zeros((grid.rows * grid.cols, none + 1))
+    for source, counts_yx in found:
+        pixels, counts, all_count = source.pixels_yx.ravel(), counts_yx.ravel(), bool(counts_yx.all())
 
-        def sums(piece: _Piece, pixels: Pixels = pixels, counts: Mask = counts) -> _Sums:
-            known = counts[piece.pixel]
-            code = np.searchsorted(codes, pixels[piece.pixel[known]])
-            return _summed(piece.cell[known] * len(codes) + code, piece.of_cell[known])
+        def sums(piece: _Piece, pixels: Pixels = pixels, counts: Mask = counts, all_count: bool = all_count) -> _Sums:
+            code = number.take(pixels.take(piece.pixel))
+            if not all_count:
+                code = np.where(counts.take(piece.pixel), code, none)
+            return _summed(piece.cell * (none + 1) + code, piece.of_cell)
 
         for some in _of_pieces(sums, source, grid, spread):
-            _add(areas, some)
-    return codes, areas.reshape(*grid.shape, len(codes)) * grid.pixel**2
+            _add(areas.reshape(-1), some)
+    return codes, areas[:, :none].reshape(*grid.shape, none) * grid.pixel**2
 
 
 _Sums = tuple[int, Floats]

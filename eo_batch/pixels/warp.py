@@ -29,8 +29,6 @@ class Warp:
         self._grid, self._epsg, self._transform = grid, source.epsg, source.transform
         self._shape, self._dtype = source.pixels_yx.shape, dtype
         self._values: _Nearest | _Bilinear = (_Nearest if method == "nearest" else _Bilinear)(self._shape, self._dtype)
-        if source.epsg != grid.epsg:
-            self._col_cc, self._row_cc = to_pixels(source.transform, *_centres(grid, source.epsg))
 
     def put(self, first: int, pixels_yx: Pixels, valid_yx: Mask) -> None:
         """The source's rows from `first` on."""
@@ -43,7 +41,7 @@ class Warp:
         step = max(_STRIP_PX // self._grid.cols, 1)
         for start in range(first, last, step):
             strip = slice(start - first, min(start + step, last) - first)
-            col_yx, row_yx = self._positions(slice(start, strip.stop + first))
+            col_yx, row_yx = self._positions(start, strip.stop + first)
             inside = (col_yx >= 0) & (col_yx < self._shape[1]) & (row_yx >= 0) & (row_yx < self._shape[0])
             if not inside.any():
                 continue
@@ -52,23 +50,31 @@ class Warp:
             pixels[strip], valid[strip] = self._values.at(col_yx, row_yx, inside)
         return pixels, valid
 
-    def _positions(self, rows: slice) -> tuple[Floats, Floats]:
-        """Where the centres of the grid's pixels lie in the source, pixels from its corner: (column, row)."""
-        grid = self._grid
-        if self._epsg == grid.epsg:
-            x = grid.left + (np.arange(grid.cols) + 0.5) * grid.pixel
-            y = grid.top - (np.arange(rows.start, rows.stop) + 0.5) * grid.pixel
-            return to_pixels(self._transform, *np.meshgrid(x, y))
-        col_yx, row_yx = (between(values, rows, grid.cols) for values in (self._col_cc, self._row_cc))
-        if self._epsg == WGS84:  # whole turns towards the window's middle
+    def _positions(self, first: int, last: int) -> tuple[Floats, Floats]:
+        """Where the centres of some rows' pixels lie in the source, pixels from its corner: (column, row)."""
+        col_yx, row_yx = to_pixels(self._transform, *_centres(self._grid, self._epsg, first, last))
+        if self._epsg == WGS84 != self._grid.epsg:  # whole turns towards the window's middle
             turn, middle = 360.0 / abs(self._transform[0]), self._shape[1] / 2
             col_yx = middle + (col_yx - middle + turn / 2) % turn - turn / 2
         return col_yx, row_yx
 
 
+@lru_cache(maxsize=32)
+def _centres(grid: PixelGrid, epsg: int, first: int, last: int) -> tuple[Floats, Floats]:
+    """Coordinates (x, y) of the centres of a grid's rows `first` to `last` (exclusive).
+
+    Kept for the next scenes: of one CRS all ask for the same, each thread for a few rows again and again.
+    """
+    if epsg == grid.epsg:
+        x = grid.left + (np.arange(grid.cols) + 0.5) * grid.pixel
+        y = grid.top - (np.arange(first, last) + 0.5) * grid.pixel
+        return tuple(np.meshgrid(x, y))
+    x_cc, y_cc = _controls(grid, epsg)
+    return between(x_cc, slice(first, last), grid.cols), between(y_cc, slice(first, last), grid.cols)
+
+
 @lru_cache(maxsize=4)
-def _centres(grid: PixelGrid, epsg: int) -> tuple[Floats, Floats]:
-    """Coordinates (x, y) of a grid's control points: the same for all scenes of a CRS."""
+def _controls(grid: PixelGrid, epsg: int) -> tuple[Floats, Floats]:
     return controls(grid.transform, grid.shape, 0.5, grid.epsg, epsg)
 
 

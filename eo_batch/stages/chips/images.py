@@ -5,9 +5,10 @@ Legend: t scenes or observations, b bands, c chips of the block, y rows, x colum
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ from eo_batch.pixels.joining import Joined
 from eo_batch.pixels.layers import Convert, Layer, Whole, layer_of
 from eo_batch.pixels.radiometry import class_notes, clear_sky, possible, to_storage, valid_pixels
 from eo_batch.pixels.seams import mosaic
-from eo_batch.pixels.spread import Spread
+from eo_batch.pixels.spread import Made, Spread, Thing
 from eo_batch.pixels.summary import ClassAreas
 
 Mask = NDArray[np.bool_]
@@ -155,13 +156,22 @@ class Images:
                     ahead = asyncio.ensure_future(self._layers(usable, names[b + 1], grid))
                 reached |= layers.keys()
                 given = [[(layers[s.key], clear[s.key]) for s in group if s.key in layers] for group in groups]
-                # While the next band is read, decoding keeps the other cores at work.
-                spread = self._spread if b + 1 == len(names) else map
-                await asyncio.to_thread(image.join, b, given, array.spec.composite, spread)
+                await asyncio.to_thread(image.join, b, given, array.spec.composite, partial(self._beside, ahead))
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
         return reached
+
+    def _beside(
+        self, reading: asyncio.Future[Any], act: Callable[[Thing], Made], things: Iterable[Thing]
+    ) -> Iterator[Made]:
+        """As `map` while something is read, since decoding keeps the other cores at work; then spread over cores."""
+        left = iter(things)
+        for thing in left:
+            yield act(thing)
+            if reading.done():
+                break
+        yield from self._spread(act, left)
 
     async def _join_whole(
         self,
