@@ -42,7 +42,8 @@ class RasterReader(Protocol):
         ...
 
     async def read(self, asset: Asset, bounds_of: BoundsOf, margin_px: int) -> RawImage | None:
-        """The window of `asset` that covers some bounds plus a margin; None if the file does not reach them.
+        """The window of `asset` that covers some bounds plus a margin; None if the file does not reach them. Its pixels
+        are the caller's: they may be written over.
 
         bounds_of: maps an EPSG code to the wanted bounds in it; asked once the file's CRS is known.
         margin_px: pixels of the file added on every side.

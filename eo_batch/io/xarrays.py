@@ -147,7 +147,7 @@ def read_variable(dataset: "xr.Dataset", asset: Asset, bounds_of: BoundsOf, marg
     except (CatalogError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise ReadError(asset.href, "corrupt", one_line(error)) from error
     # How much a store fetched is not told; what came out of it is.
-    return RawImage(np.ascontiguousarray(pixels), None, epsg, moved(transform, row, col), None, pixels.nbytes, 1)
+    return RawImage(pixels.copy(order="C"), None, epsg, moved(transform, row, col), None, pixels.nbytes, 1)
 
 
 def _axes(variable: "xr.DataArray") -> tuple[str, str] | None:

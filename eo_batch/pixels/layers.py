@@ -58,7 +58,7 @@ class Layer(Protocol):
 
 
 def layer_of(source: Raster, grid: PixelGrid, method: Resampling, convert: Convert) -> Layer:
-    """A file's pixels on `grid`; `method` as for `align`.
+    """A file's pixels on `grid`; `method` as for `align`. The source's pixels may be written over.
 
     Pixels are converted before they are resampled: on dark ground the order changes the result.
     """
@@ -74,7 +74,7 @@ def layer_of(source: Raster, grid: PixelGrid, method: Resampling, convert: Conve
     mask = source.mask_yx
     height, width = source.pixels_yx.shape
     step = max(_STRIP_PX // width, 1)
-    warp = Warp(whole, convert(source.pixels_yx[:0], None)[0].dtype, grid, method)
+    warp = Warp(whole, convert(source.pixels_yx[:0], None)[0].dtype, grid, method, source.pixels_yx)
     for first in range(0, height, step):
         rows = slice(first, first + step)
         warp.put(first, *convert(source.pixels_yx[rows], None if mask is None else mask[rows]))

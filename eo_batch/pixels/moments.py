@@ -31,7 +31,9 @@ def moments_of(values: NDArray[Any]) -> Moments:
     if flat.size == 0:
         return EMPTY
     mean = float(flat.mean())
-    return Moments(flat.size, mean, float(((flat - mean) ** 2).sum()))
+    flat -= mean
+    flat *= flat
+    return Moments(flat.size, mean, float(flat.sum()))
 
 
 def moments_of_stored(values: NDArray[np.unsignedinteger[Any]], scale: float, offset: float) -> Moments:

@@ -15,6 +15,8 @@ from eo_batch.pixels.radiometry import valid_pixels
 
 ClassAreas = tuple[NDArray[Any], NDArray[np.float64]]
 """Codes (m), and the area of each, square metres: (m) of one chip, (c, m) of the chips of a block."""
+_DB = np.float32(10 / np.log(10))
+"""Decibels of a natural logarithm."""
 _NONE: ClassAreas = np.zeros(0, np.uint16), np.zeros(0)
 
 
@@ -36,6 +38,9 @@ def summary_rows(
             sums = moments_of_stored(stored, kind.scale_factor, kind.add_offset)
         else:
             good = valid_pixels(stored, None if np.isnan(kind.fill) else kind.fill)
-            values = stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset
-            sums = moments_of(10 * np.log10(values[values > 0]) if kind.model_scale == "db" else values)
+            if kind.model_scale == "db":
+                good &= stored > 0  # of linear power as it is stored
+                sums = moments_of(_DB * np.log(stored[good]))
+            else:
+                sums = moments_of(stored[good].astype(np.float64) * kind.scale_factor + kind.add_offset)
         yield about | {"n": sums.n, "mean": sums.mean, "m2": sums.m2}

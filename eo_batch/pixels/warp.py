@@ -24,11 +24,24 @@ class Warp:
     asked for.
     """
 
-    def __init__(self, source: SourceImage, dtype: np.dtype[Any], grid: PixelGrid, method: Resampling) -> None:
-        """dtype: of the pixels. method: `nearest`, or else bilinear."""
+    def __init__(
+        self,
+        source: SourceImage,
+        dtype: np.dtype[Any],
+        grid: PixelGrid,
+        method: Resampling,
+        room: Pixels | None = None,
+    ) -> None:
+        """dtype: of the pixels. method: `nearest`, or else bilinear.
+
+        room: an array of the source's shape that may be written over, row by row as pixels are put; used where its type
+        fits. Touching as much memory for the first time can take as long as resampling.
+        """
         self._grid, self._epsg, self._transform = grid, source.epsg, source.transform
         self._shape, self._dtype = source.pixels_yx.shape, dtype
-        self._values: _Nearest | _Bilinear = (_Nearest if method == "nearest" else _Bilinear)(self._shape, self._dtype)
+        self._values: _Nearest | _Bilinear = (
+            _Nearest(self._shape, dtype) if method == "nearest" else _Bilinear(self._shape, dtype, room)
+        )
 
     def put(self, first: int, pixels_yx: Pixels, valid_yx: Mask) -> None:
         """The source's rows from `first` on."""
@@ -41,13 +54,9 @@ class Warp:
         step = max(_STRIP_PX // self._grid.cols, 1)
         for start in range(first, last, step):
             strip = slice(start - first, min(start + step, last) - first)
-            col_yx, row_yx = self._positions(start, strip.stop + first)
-            inside = (col_yx >= 0) & (col_yx < self._shape[1]) & (row_yx >= 0) & (row_yx < self._shape[0])
-            if not inside.any():
-                continue
-            if not inside.all():
-                col_yx, row_yx = np.where(inside, col_yx, 0), np.where(inside, row_yx, 0)
-            pixels[strip], valid[strip] = self._values.at(col_yx, row_yx, inside)
+            found = self._values.at(*self._positions(start, strip.stop + first))
+            if found is not None:
+                pixels[strip], valid[strip] = found
         return pixels, valid
 
     def _positions(self, first: int, last: int) -> tuple[Floats, Floats]:
@@ -89,33 +98,62 @@ class _Nearest:
         self._valid[rows] = valid_yx
         np.copyto(self._pixels[rows], pixels_yx, where=valid_yx)
 
-    def at(self, col_yx: Floats, row_yx: Floats, inside_yx: Mask) -> tuple[Pixels, Mask]:
-        at = row_yx.astype(np.intp) * self._pixels.shape[1] + col_yx.astype(np.intp)
-        valid = self._valid.take(at) & inside_yx
+    def at(self, col_yx: Floats, row_yx: Floats) -> tuple[Pixels, Mask] | None:
+        """Pixels at positions (from the source's corner) and their validity; None where all lie outside."""
+        rows, cols = self._pixels.shape
+        inside = (col_yx >= 0) & (col_yx < cols) & (row_yx >= 0) & (row_yx < rows)
+        if not inside.any():
+            return None
+        if not inside.all():
+            col_yx, row_yx = np.where(inside, col_yx, 0), np.where(inside, row_yx, 0)
+        at = row_yx.astype(np.intp) * cols + col_yx.astype(np.intp)
+        valid = self._valid.take(at) & inside
         return np.where(valid, self._pixels.take(at), self._pixels.dtype.type(0)), valid
 
 
 class _Bilinear:
     """The mean of the four pixels around a position, by distance.
 
-    Pixels that are not valid are NaN, as is a rim around the source: where none of the four is, as nearly everywhere,
-    nothing else has to be looked at.
+    Pixels that are not valid are NaN: where none of the four is, as nearly everywhere, nothing else is looked at.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], room: Pixels | None) -> None:
         narrow = dtype == np.float32 or dtype.itemsize <= 2
+        held = np.dtype(np.float32 if narrow else np.float64)
+        fits = room is not None and room.dtype == held and room.flags.c_contiguous and room.flags.writeable
         self._dtype = dtype
-        self._values = np.empty((shape[0] + 2, shape[1] + 2), np.float32 if narrow else np.float64)
-        self._values[[0, -1]] = np.nan
-        self._values[:, [0, -1]] = np.nan
+        self._values: Pixels = room if room is not None and fits else np.empty(shape, held)
 
     def put(self, first: int, pixels_yx: Pixels, valid_yx: Mask) -> None:
-        inner = self._values[1 + first : 1 + first + len(pixels_yx), 1:-1]
-        inner[...] = pixels_yx
-        inner[~valid_yx] = np.nan
+        rows = self._values[first : first + len(pixels_yx)]
+        rows[...] = pixels_yx
+        if not valid_yx.all():
+            rows[~valid_yx] = np.nan
 
-    def at(self, col_yx: Floats, row_yx: Floats, inside_yx: Mask) -> tuple[Pixels, Mask]:
-        x, y = col_yx + 0.5, row_yx + 0.5  # from the centre of the rim's first pixel
+    def at(self, col_yx: Floats, row_yx: Floats) -> tuple[Pixels, Mask] | None:
+        """As `_Nearest.at`."""
+        x, y = col_yx - 0.5, row_yx - 0.5  # from the centre of the first pixel
+        rows, cols = self._values.shape
+        amid = (x >= 0) & (x < cols - 1) & (y >= 0) & (y < rows - 1)
+        if amid.all():
+            values = self._between(x, y)
+            near, valid = amid, ~np.isnan(values)
+        else:
+            near = (x > -1) & (x < cols) & (y > -1) & (y < rows)
+            if not near.any():
+                return None
+            values, valid = np.zeros(x.shape, self._values.dtype), np.zeros(x.shape, bool)
+            values[amid] = self._between(x[amid], y[amid])
+            valid[amid] = ~np.isnan(values[amid])
+        odd = np.flatnonzero(near & ~valid)
+        if len(odd):
+            values.flat[odd], valid.flat[odd] = self._of_some(x.ravel()[odd], y.ravel()[odd])
+        return cast(np.where(valid, values, values.dtype.type(0)), self._dtype), valid
+
+    def _between(self, x: Floats, y: Floats) -> Any:
+        """The mean of four pixels that are there, NaN where one is not valid."""
+        if not x.size:
+            return np.zeros(x.shape, self._values.dtype)
         left, top = x.astype(np.intp), y.astype(np.intp)
         at = top * self._values.shape[1] + left
         right, down = ((along - whole).astype(self._values.dtype) for along, whole in ((x, left), (y, top)))
@@ -127,26 +165,27 @@ class _Bilinear:
         beyond -= above
         beyond *= down
         above += beyond
-        valid = inside_yx & ~np.isnan(above)
-        odd = np.flatnonzero(inside_yx & ~valid)
-        if len(odd):
-            above.flat[odd], valid.flat[odd] = self._of_some(at.ravel()[odd], right.ravel()[odd], down.ravel()[odd])
-        return cast(np.where(valid, above, above.dtype.type(0)), self._dtype), valid
+        return above
 
     def _around(self, at: NDArray[np.intp], step: int) -> Any:
         """One of the four: above left, above right, below left, below right."""
         return self._values.ravel()[step % 2 + step // 2 * self._values.shape[1] :].take(at)
 
-    def _of_some(self, at: NDArray[np.intp], right: Floats, down: Floats) -> tuple[Floats, Mask]:
-        """The mean of those that are valid, and whether they weigh enough."""
-        total, weight = np.zeros(at.shape), np.zeros(at.shape)
+    def _of_some(self, x: Floats, y: Floats) -> tuple[Floats, Mask]:
+        """The mean of those of the four that are valid, and whether they weigh enough."""
+        total, weight = np.zeros(x.shape), np.zeros(x.shape)
+        left, top = np.floor(x), np.floor(y)
         for step in range(4):
-            value = self._around(at, step).astype(np.float64)
-            share = (right if step % 2 else 1 - right) * (down if step // 2 else 1 - down) * ~np.isnan(value)
-            total += np.where(share > 0, share * value, 0)
-            weight += share
+            col, row = left + step % 2, top + step // 2
+            share = (1 - np.abs(x - col)) * (1 - np.abs(y - row))
+            there = (col >= 0) & (col < self._values.shape[1]) & (row >= 0) & (row < self._values.shape[0])
+            value = np.full(x.shape, np.nan)
+            value[there] = self._values[row[there].astype(np.intp), col[there].astype(np.intp)]
+            counts = ~np.isnan(value) & (share > 0)
+            total += np.where(counts, share * value, 0)
+            weight += share * counts
         valid = weight >= MIN_WEIGHT - 1e-6
-        return np.divide(total, weight, out=np.zeros(at.shape), where=valid), valid
+        return np.divide(total, weight, out=np.zeros(x.shape), where=valid), valid
 
 
 def cast(values: Floats, dtype: np.dtype[Any]) -> Pixels:
