@@ -19,6 +19,7 @@ import numpy as np
 from eo_batch.core import layout
 from eo_batch.core.calibration import Calibration, Rates
 from eo_batch.core.errors import PlanError, UsageError
+from eo_batch.core.learning import ClipSpec, DinoSpec, MaeSpec, ObjectiveSpec, SimClrSpec, TransformerSpec
 from eo_batch.core.learning_plan import learning_arrays, learning_bins
 from eo_batch.core.plan import Plan
 from eo_batch.core.prices import Amounts, Prices
@@ -101,13 +102,10 @@ def work_of(spec: RunSpec, plan: Plan) -> tuple[Work, ...]:
     # arXiv 2001.08361). Weights are those of attention (4 dim²) and of the hidden layers; attention's own products are
     # left out.
     net, samples = spec.pretrain.encoder, spec.pretrain.steps * spec.pretrain.batch
-    encoder, decoder = (
-        (4 + 2 * net.mlp_ratio) * depth * dim**2
-        for depth, dim in ((net.depth, net.dim), (net.decoder_depth, net.decoder_dim))
-    )
+    encoder = _weights(net)
     tokens = sum((found.array.chip_px // found.patch_px) ** 2 for found in learning_arrays(spec))
-    step = 6 * tokens * ((1 - spec.pretrain.mask_ratio) * encoder + decoder)
-    weights = seeds * (encoder + decoder) / 1e6
+    step = tokens * _step(spec.pretrain.objective, encoder)
+    weights = seeds * encoder / 1e6
     lines.append(Work("pretrain", None, "pretrain", seeds, seeds * samples * step / 1e12, weights))
 
     cells_of = dict(zip(plan.blocks, cells.tolist(), strict=True))
@@ -119,6 +117,25 @@ def work_of(spec: RunSpec, plan: Plan) -> tuple[Work, ...]:
     if spec.probe is not None:
         lines.append(Work("probe", None, "probe", 1, vectors / 1000, vectors / 1000))
     return (*lines, Work("report", None, "report", 1, 1, 1))
+
+
+def _weights(net: TransformerSpec) -> float:
+    return (4 + 2 * net.mlp_ratio) * net.depth * net.dim**2
+
+
+def _step(objective: ObjectiveSpec, encoder: float) -> float:
+    """Operations of a training step for each token of a chip; encoder: its weights."""
+    forward, both = 2, 6
+    match objective:
+        case MaeSpec():
+            return both * ((1 - objective.mask_ratio) * encoder + _weights(objective.decoder))
+        case DinoSpec():
+            small = objective.local_views * objective.local_share**2
+            return (both * (2 + small) + forward * 2) * encoder
+        case SimClrSpec():
+            return both * 2 * encoder
+        case ClipSpec():
+            return both * encoder
 
 
 def estimate(spec: RunSpec, plan: Plan, calibration: Calibration) -> tuple[Line, ...]:

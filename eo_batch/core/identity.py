@@ -17,8 +17,8 @@ CODE_VERSIONS: Mapping[str, int] = {
     "plan": 4,
     "chips": 6,
     "publish": 3,
-    "pretrain": 2,
-    "embed": 1,
+    "pretrain": 3,
+    "embed": 2,
     "probe": 1,
     "report": 1,
 }

@@ -4,58 +4,219 @@ Lengths of a patch are given in pixels of the grid (`grid.chip_px` of them make 
 are coarser gets proportionally fewer pixels a patch, so that a patch is the same ground in every sensor.
 """
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from eo_batch.core.section import Section
 
+SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "tiny": {"dim": 192, "depth": 12, "heads": 3},
+        "small": {"dim": 384, "depth": 12, "heads": 6},
+        "base": {"dim": 768, "depth": 12, "heads": 12},
+        "large": {"dim": 1024, "depth": 24, "heads": 16},
+    }
+)
+"""Vision transformers by the names that the field gives them (Touvron et al. 2021, arXiv 2012.12877, table 1;
+Dosovitskiy et al. 2021, arXiv 2010.11929, table 1)."""
 
-class EncoderSpec(Section):
-    """Size of the vision transformer and of the decoder that only pretraining uses."""
+
+class TransformerSpec(Section):
+    """Size of a transformer."""
 
     dim: Annotated[int, Field(ge=4, multiple_of=4)] = 96
-    """Length of a token and of an embedding; a multiple of 4 (sine and cosine of two coordinates)."""
+    """Length of a token; a multiple of 4 (sine and cosine of two coordinates)."""
 
-    depth: Annotated[int, Field(ge=1)] = 2
-    """Transformer blocks of the encoder."""
+    depth: Annotated[int, Field(ge=1)] = 1
+    """Transformer blocks."""
 
     heads: Annotated[int, Field(ge=1)] = 4
-    """Attention heads of the encoder; must divide `dim`."""
+    """Attention heads; must divide `dim`."""
 
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Width of a block's hidden layer, in multiples of `dim`."""
 
-    patch_px: Annotated[int, Field(ge=1)] = 8
-    """Side of a patch, pixels of the grid; must divide `grid.chip_px`."""
-
-    decoder_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 96
-    """Length of a token in the decoder; a multiple of 4."""
-
-    decoder_depth: Annotated[int, Field(ge=1)] = 1
-    """Transformer blocks of the decoder."""
-
-    decoder_heads: Annotated[int, Field(ge=1)] = 4
-    """Attention heads of the decoder; must divide `decoder_dim`."""
-
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        for dim, heads in (("dim", "heads"), ("decoder_dim", "decoder_heads")):
-            size, count = getattr(self, dim), getattr(self, heads)
-            if size % count:
-                msg = f"encoder.{heads}={count} does not divide encoder.{dim}={size}; choose a divisor"
-                raise ValueError(msg)
+        if self.dim % self.heads:
+            msg = f"heads={self.heads} does not divide dim={self.dim}; choose a divisor"
+            raise ValueError(msg)
         return self
 
 
+class EncoderSpec(TransformerSpec):
+    """The vision transformer that is pretrained, and whose output is the embedding."""
+
+    size: Literal["tiny", "small", "base", "large"] | None = None
+    """Sets `dim`, `depth` and `heads` to those of ViT-Ti, ViT-S, ViT-B or ViT-L, where they are not given."""
+
+    depth: Annotated[int, Field(ge=1)] = 2
+    """Transformer blocks."""
+
+    patch_px: Annotated[int, Field(ge=1)] = 8
+    """Side of a patch, pixels of the grid; must divide `grid.chip_px`."""
+
+    pool: Literal["mean", "cls"] = "mean"
+    """What the embedding is: the mean over all patches, or a token of its own that attends to them, whose attention
+    can be looked at."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_size(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("size") in SIZES:
+            return {**SIZES[given["size"]], **given}
+        return given
+
+
+class MaeSpec(Section):
+    """Masked autoencoding: patches are hidden, and their pixels are filled in (He et al. 2022, arXiv 2111.06377)."""
+
+    kind: Literal["mae"] = "mae"
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    """Share of a sample's valid patches that the encoder does not see and must be reconstructed."""
+
+    normalise_targets: bool = True
+    """Whether a patch is reconstructed relative to its own mean and deviation (finer detail, no level)."""
+
+    decoder: TransformerSpec = TransformerSpec()
+    """Size of the decoder, which only pretraining uses."""
+
+
+class ViewSpec(Section):
+    """How random views of a chip are made: the same part of all sensors, turned, with another contrast."""
+
+    area: tuple[float, float] = (0.25, 1.0)
+    """Least and largest share of the chip's area that a view shows."""
+
+    turn: bool = True
+    """Whether views are turned by quarters and mirrored."""
+
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """A view's standardised pixels are multiplied by 1 ± this much at most, a number for each sensor."""
+
+    shift: Annotated[float, Field(ge=0)] = 0.2
+    """What is added to them lies within ± this much, in deviations."""
+
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the views from which a sensor is left out, each sensor by itself; never all of them."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            msg = f"area={list(self.area)} must be two shares of the chip, the smaller one first, above 0 and at most 1"
+            raise ValueError(msg)
+        return self
+
+
+class DinoSpec(Section):
+    """Self-distillation: views of a chip are told apart from other chips by agreeing with a teacher, which follows the
+    encoder slowly (Caron et al. 2021, arXiv 2104.14294)."""
+
+    kind: Literal["dino"] = "dino"
+
+    prototypes: Annotated[int, Field(ge=2)] = 1024
+    """Length of the output that teacher and student compare."""
+
+    hidden: Annotated[int, Field(ge=1)] = 256
+    """Width of the head's hidden layers."""
+
+    bottleneck: Annotated[int, Field(ge=1)] = 64
+    """Length of the unit vector that the last layer compares with the prototypes."""
+
+    student_temperature: Annotated[float, Field(gt=0)] = 0.1
+    """Divides the student's outputs before their softmax."""
+
+    teacher_temperature: Annotated[float, Field(gt=0)] = 0.04
+    """Divides the teacher's; lower is sharper."""
+
+    centre_momentum: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """How much of the centre, which is taken out of the teacher's outputs, stays at each step."""
+
+    teacher_momentum: Annotated[float, Field(ge=0, le=1)] = 0.996
+    """How much of the teacher stays at each step; rises to 1 along a cosine. At 1 the teacher never learns."""
+
+    views: ViewSpec = ViewSpec(area=(0.4, 1.0))
+    """The two large views, which the teacher sees too."""
+
+    local_views: Annotated[int, Field(ge=0)] = 4
+    """Small views, which only the student sees."""
+
+    local: ViewSpec = ViewSpec(area=(0.05, 0.4))
+    """How small views are made."""
+
+    local_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Side of a small view's image, as a share of the chip's; rounded to whole patches."""
+
+
+class SimClrSpec(Section):
+    """Two views of a chip are told apart from those of all other chips of the batch (Chen et al. 2020, arXiv
+    2002.05709)."""
+
+    kind: Literal["simclr"] = "simclr"
+
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Divides the cosine of two views before the softmax."""
+
+    hidden: Annotated[int, Field(ge=1)] = 128
+    """Width of the projection's hidden layer."""
+
+    projection: Annotated[int, Field(ge=1)] = 64
+    """Length of what is compared."""
+
+    views: ViewSpec = ViewSpec()
+    """How the two views are made."""
+
+
+class ClipSpec(Section):
+    """What the sensors of a chip show is matched among all chips of the batch, for every pair of sensors that a chip
+    has (Radford et al. 2021, arXiv 2103.00020, with images of other sensors in place of texts)."""
+
+    kind: Literal["clip"] = "clip"
+
+    projection: Annotated[int, Field(ge=1)] = 64
+    """Length of what is compared; each sensor has a projection of its own."""
+
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """Divides the cosine before the softmax at the start; it is learnt."""
+
+    drop_bands: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a sensor's bands that are hidden, each by itself; one always stays."""
+
+
+ObjectiveSpec = Annotated[MaeSpec | DinoSpec | SimClrSpec | ClipSpec, Field(discriminator="kind")]
+
+
+class ElevationSpec(Section):
+    """Heights that the encoder does not see are read from its patches, besides the objective."""
+
+    array: str
+    """Cube array that holds them, such as `dem_30m`; it is no input of the encoder."""
+
+    band: str = "elevation"
+    """Band of that array."""
+
+    weight: Annotated[float, Field(gt=0)] = 0.5
+    """Weight of the mean squared error of standardised heights, beside 1 for the objective."""
+
+
 class PretrainSpec(Section):
-    """Masked-autoencoder pretraining: one encoder for each seed, on chips that no probe is tested on."""
+    """Pretraining: one encoder for each seed, on chips that no probe is tested on."""
+
+    objective: ObjectiveSpec = MaeSpec()
+    """What the encoder is trained for."""
+
+    elevation: ElevationSpec | None = None
+    """Heights as a further task."""
 
     arrays: tuple[str, ...] = ()
     """Cube arrays that the encoder sees, such as `s1_10m`; empty means all that hold measurements."""
 
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    """One model is trained for each; a seed fixes the weights, the batches and the masks."""
+    """One model is trained for each; a seed fixes the weights, the batches, the masks and the views."""
 
     steps: Annotated[int, Field(ge=1)] = 400
     """Optimiser steps."""
@@ -75,14 +236,8 @@ class PretrainSpec(Section):
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient; a longer one is shortened to it."""
 
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    """Share of a sample's valid patches that the encoder does not see and must be reconstructed."""
-
-    normalise_targets: bool = True
-    """Whether a patch is reconstructed relative to its own mean and deviation (finer detail, no level)."""
-
     encoder: EncoderSpec = EncoderSpec()
-    """Size of the networks."""
+    """Size of the encoder."""
 
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints: the most that a killed trainer loses."""

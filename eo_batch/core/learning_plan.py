@@ -53,10 +53,29 @@ def learning_arrays(spec: RunSpec) -> tuple[LearningArray, ...]:
         if name not in measured:
             why = "holds labels" if name in known else "is not in the cube"
             raise SpecError(f"pretrain.arrays: {name} {why}; choose from {', '.join(measured)}")
-    wanted = [known[name] for name in measured if name in spec.pretrain.arrays or not spec.pretrain.arrays]
+    target = spec.pretrain.elevation.array if spec.pretrain.elevation is not None else None
+    if target in spec.pretrain.arrays:
+        raise SpecError(f"pretrain.arrays: {target} is what pretrain.elevation asks for; leave it out of one of them")
+    wanted = [known[n] for n in measured if n != target and (n in spec.pretrain.arrays or not spec.pretrain.arrays)]
     if not wanted:
-        raise SpecError("sensors holds nothing but labels; add a sensor to learn from")
+        raise SpecError("sensors holds nothing but labels and what pretrain.elevation asks for; add one to learn from")
+    if spec.pretrain.objective.kind == "clip" and len(wanted) < 2:
+        raise SpecError(f"pretrain.objective: clip compares sensors, and there is only {wanted[0].name}; add another")
     return tuple(LearningArray(array, _patch_px(spec, array)) for array in wanted)
+
+
+def target_arrays(spec: RunSpec) -> tuple[LearningArray, ...]:
+    """What pretraining predicts and no encoder sees. Raises SpecError where there is no such array or band."""
+    chosen = spec.pretrain.elevation
+    if chosen is None:
+        return ()
+    known = {array.name: array for array in spec.arrays()}
+    if chosen.array not in known:
+        raise SpecError(f"pretrain.elevation.array: {chosen.array} is not in the cube; choose from {', '.join(known)}")
+    array = known[chosen.array]
+    if chosen.band not in array.band_names:
+        raise SpecError(f"pretrain.elevation.band: {array.name} has {', '.join(array.band_names)}, not {chosen.band}")
+    return (LearningArray(array, 1),)
 
 
 def _patch_px(spec: RunSpec, array: CubeArray) -> int:

@@ -3,7 +3,7 @@
 Dims: `n` sample, `b` band, `y` row, `x` column.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,11 @@ class Batch:
             {name: pixels.to(device) for name, pixels in self.pixels_nbyx.items()},
             {name: valid.to(device) for name, valid in self.valid_nbyx.items()},
         )
+
+    def only(self, names: Iterable[str]) -> "Batch":
+        """Those of the sensors that it holds."""
+        kept = [name for name in names if name in self.pixels_nbyx]
+        return Batch({name: self.pixels_nbyx[name] for name in kept}, {name: self.valid_nbyx[name] for name in kept})
 
     @property
     def size(self) -> int:

@@ -1,6 +1,6 @@
 """Pre-norm transformer blocks with a key mask.
 
-Dims: `n` sample, `t` token, `d` feature.
+Dims: `n` sample, `t` token, `d` feature, `h` head, `q` token that looks.
 """
 
 import torch
@@ -20,11 +20,24 @@ class Attention(nn.Module):
     def forward(self, tokens_ntd: Tensor, keys_n11t: Tensor | None) -> Tensor:
         """Attend to the tokens whose key is True; to all where `keys_n11t` is None."""
         n, t, d = tokens_ntd.shape
-        qkv = self.qkv(tokens_ntd).reshape(n, t, 3, self.heads, d // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = self._heads(tokens_ntd)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=keys_n11t)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(n, t, d))
         return out
+
+    def weights(self, tokens_ntd: Tensor, keys_n11t: Tensor | None) -> Tensor:
+        """How much each token looks at each, `(n, h, q, t)`; what `forward` mixes by."""
+        query, key, _ = self._heads(tokens_ntd)
+        scores_nhqt = query @ key.transpose(2, 3) / query.shape[3] ** 0.5
+        if keys_n11t is not None:
+            scores_nhqt = scores_nhqt.masked_fill(~keys_n11t, -torch.inf)
+        weights_nhqt: Tensor = scores_nhqt.softmax(dim=3)
+        return weights_nhqt
+
+    def _heads(self, tokens_ntd: Tensor) -> tuple[Tensor, ...]:
+        n, t, d = tokens_ntd.shape
+        qkv = self.qkv(tokens_ntd).reshape(n, t, 3, self.heads, d // self.heads)
+        return tuple(qkv.permute(2, 0, 3, 1, 4).unbind(0))
 
 
 class Block(nn.Module):
@@ -59,13 +72,27 @@ class Transformer(nn.Module):
         A sample without any token attends to its (meaningless) tokens instead of to nothing, which would be
         NaN; the caller drops its output.
         """
-        keys_n11t: Tensor | None = None
-        if not bool(mask_nt.all()):
-            keys_n11t = (mask_nt | ~mask_nt.any(dim=1, keepdim=True))[:, None, None, :]
+        keys_n11t = _keys(mask_nt)
         for block in self.blocks:
             tokens_ntd = block(tokens_ntd, keys_n11t)
         out: Tensor = self.norm(tokens_ntd)
         return out
+
+    def attention(self, tokens_ntd: Tensor, mask_nt: Tensor) -> Tensor:
+        """How much each token looks at each in the last block, `(n, h, q, t)`."""
+        keys_n11t = _keys(mask_nt)
+        for block in self.blocks[:-1]:
+            tokens_ntd = block(tokens_ntd, keys_n11t)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        return last.attention.weights(last.norm_attention(tokens_ntd), keys_n11t)
+
+
+def _keys(mask_nt: Tensor) -> Tensor | None:
+    """Which tokens are looked at; None for all of them."""
+    if bool(mask_nt.all()):
+        return None
+    return (mask_nt | ~mask_nt.any(dim=1, keepdim=True))[:, None, None, :]
 
 
 def initialise(module: nn.Module) -> None:

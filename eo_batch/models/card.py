@@ -15,7 +15,6 @@ from eo_batch.core.errors import DataError
 from eo_batch.models.checkpoints import load_weights
 from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
 from eo_batch.models.inputs import BandScaling
-from eo_batch.models.mae import MaeConfig, MaskedAutoencoder
 from eo_batch.models.samples import InputArray
 
 
@@ -35,8 +34,8 @@ class ModelCard:
     encoder: EncoderConfig
     """Size of the encoder."""
 
-    mae: MaeConfig
-    """Objective and decoder."""
+    objective: Mapping[str, Any]
+    """What it was trained for: the section of the spec."""
 
     hyperparameters: Mapping[str, Any]
     """Everything else that training depended on."""
@@ -58,18 +57,18 @@ class ModelCard:
         """The encoder before training."""
         return MultiSensorViT.build(self.shapes(), self.encoder, self.seed)
 
-    def autoencoder(self, weights: bytes) -> MaskedAutoencoder:
-        """The trained model. Raises DataError where these are not its weights."""
-        model = MaskedAutoencoder.build(self.shapes(), self.encoder, self.mae, self.seed)
-        model.load_state_dict(load_weights(weights, self.weights, self.weights_sha256))
-        return model
+    def trained(self, weights: bytes) -> MultiSensorViT:
+        """The encoder after training. Raises DataError where these are not its weights."""
+        encoder = self.untrained()
+        encoder.load_state_dict(load_weights(weights, self.weights, self.weights_sha256))
+        return encoder
 
     def to_bytes(self) -> bytes:
         """UTF-8 JSON of the item properties."""
         model = self.untrained()
         properties: dict[str, Any] = {
             "mlm:name": self.name,
-            "mlm:architecture": "Vision transformer over several sensors, masked autoencoder",
+            "mlm:architecture": f"Vision transformer over several sensors, trained by {self.objective['kind']}",
             "mlm:tasks": ["similarity-search"],
             "mlm:framework": "pytorch",
             "mlm:framework_version": torch.__version__,
@@ -92,7 +91,7 @@ class ModelCard:
                 "seed": self.seed,
                 "arrays": [asdict(array) for array in self.arrays],
                 "encoder": asdict(self.encoder),
-                "mae": asdict(self.mae),
+                "objective": dict(self.objective),
                 "weights": self.weights,
                 "weights_sha256": self.weights_sha256,
                 "untrained_sha256": self.untrained_sha256,
@@ -111,7 +110,7 @@ class ModelCard:
                 seed=own["seed"],
                 arrays=tuple(_array(array) for array in own["arrays"]),
                 encoder=EncoderConfig(**own["encoder"]),
-                mae=MaeConfig(**own["mae"] | {"decoder": EncoderConfig(**own["mae"]["decoder"])}),
+                objective=own["objective"],
                 hyperparameters=properties["mlm:hyperparameters"],
                 weights=own["weights"],
                 weights_sha256=own["weights_sha256"],

@@ -4,6 +4,8 @@ Dims: `n` sample, `b` band, `y` row, `x` column, `t` token (patch, rows before c
 patch.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,8 @@ def unpatchify(values_ntbp: Tensor, patch_px: int) -> Tensor:
     return cut.permute(0, 3, 1, 4, 2, 5).reshape(n, b, side * patch_px, side * patch_px)
 
 
-def sincos_positions(patches_per_side: int, finest_per_side: int, dim: int) -> Tensor:
+@lru_cache(maxsize=64)
+def positions(patches_per_side: int, finest_per_side: int, dim: int, device: torch.device) -> Tensor:
     """Fixed 2-D sine-cosine codes `(t, dim)` of the patch centres, in the frame of the chip.
 
     Coordinates are fractions of the chip's side, so patches of sensors with different pixel sizes that lie at
@@ -41,4 +44,4 @@ def sincos_positions(patches_per_side: int, finest_per_side: int, dim: int) -> T
     side = patches_per_side
     rows = codes[:, None, :].expand(side, side, dim // 2)
     columns = codes[None, :, :].expand(side, side, dim // 2)
-    return torch.cat([rows, columns], dim=2).reshape(side * side, dim).float()
+    return torch.cat([rows, columns], dim=2).reshape(side * side, dim).float().to(device)

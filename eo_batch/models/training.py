@@ -1,6 +1,6 @@
 """The pretraining loop.
 
-Everything random at step k derives from (seed, k): batches, masks. So a checkpoint is model, optimizer and
+Everything random at step k derives from (seed, k): batches, masks, views. So a checkpoint is model, optimizer and
 step, and a resumed run is bit-equal to one that never stopped (same threads, same kind of CPU, as many processes).
 Several processes (`models.world`) train on the same batches as one: the loss and its gradient are those of the whole
 batch, up to the rounding of sums.
@@ -17,13 +17,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.optim import AdamW
 
 from eo_batch.core.errors import DataError
 from eo_batch.models.batch import Samples
 from eo_batch.models.checkpoints import Checkpoint
-from eo_batch.models.mae import Losses, MaskedAutoencoder, SquaredErrors
+from eo_batch.models.objectives.base import Losses, Objective, Terms
 from eo_batch.models.world import World
 
 Row = dict[str, float]
@@ -65,7 +64,7 @@ class Stream(IntEnum):
     """What randomness is for, so that no two uses share a stream."""
 
     ORDER = 0
-    MASK = 1
+    SAMPLE = 1
     VALIDATION = 2
     PANELS = 3
 
@@ -73,11 +72,6 @@ class Stream(IntEnum):
 def generator(seed: int, stream: Stream, number: int) -> np.random.Generator:
     """The random stream of one purpose at one step, epoch or batch."""
     return np.random.default_rng([seed, int(stream), number])
-
-
-def mask_noise(seed: int, stream: Stream, number: int, shape_nt: tuple[int, int]) -> Tensor:
-    """Uniform noise that decides which tokens are masked."""
-    return torch.from_numpy(generator(seed, stream, number).random(shape_nt, dtype=np.float32))
 
 
 def batch_indices(seed: int, step: int, batch: int, samples: int) -> list[int]:
@@ -113,10 +107,11 @@ def reproducible(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def make_optimizer(model: MaskedAutoencoder, config: TrainConfig) -> AdamW:
+def make_optimizer(model: Objective, config: TrainConfig) -> AdamW:
     """AdamW with the betas of the masked-autoencoder paper; only matrices decay."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2]
+    others = [p for p in trained if p.ndim < 2]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -125,7 +120,7 @@ def make_optimizer(model: MaskedAutoencoder, config: TrainConfig) -> AdamW:
 
 
 def train(
-    model: MaskedAutoencoder,
+    model: Objective,
     samples: Samples,
     validation: Samples,
     config: TrainConfig,
@@ -135,12 +130,12 @@ def train(
     world: World | None = None,
 ) -> tuple[Row, ...]:
     """Train in place, on the model's device, and return the loss curve: a row for each step with `step`,
-    `lr`, `train`, `train.<sensor>`, and, where it was measured, `val` and `val.<sensor>`.
+    `lr`, `train`, `train.<term>`, and, where it was measured, `val` and `val.<term>`.
 
     `save` gets a checkpoint every `checkpoint_every_steps` steps and after the last. `progress` is called
     after each step with the number done. The processes of `world` (None: this one alone) all give equal models,
     samples and checkpoints; `save` is called in the first only, the curve is the same in all. Raises DataError where
-    there is nothing to train on, or naming step and sensors where the loss or the gradient is not finite.
+    there is nothing to train on, or naming step and terms where the loss or the gradient is not finite.
     """
     world = world or World.alone()
     if not len(samples):
@@ -158,7 +153,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         indices = batch_indices(config.seed, step, config.batch, len(samples))
-        part, whole = _errors(model, samples, indices, (config.seed, Stream.MASK, step), world)
+        part, whole = _terms(model, samples, indices, generator(config.seed, Stream.SAMPLE, step), world)
         losses = whole.losses()
         _check_finite(losses, step)
         optimizer.zero_grad(set_to_none=True)
@@ -169,6 +164,7 @@ def train(
             raise DataError(f"step {step}: the gradient is not finite although the loss is; lower pretrain.lr")
         optimizer.step()
         done = step + 1
+        model.stepped(done / config.steps, world)
         row = {"step": float(done), "lr": lr, **_row("train", losses)}
         if len(validation) and (done % config.validate_every_steps == 0 or done == config.steps):
             row |= validate(model, validation, config, world)
@@ -180,13 +176,13 @@ def train(
 
 
 @torch.no_grad()
-def validate(model: MaskedAutoencoder, samples: Samples, config: TrainConfig, world: World) -> Row:
-    """Mean loss over all samples, under masks that are the same at every step, so that values compare."""
+def validate(model: Objective, samples: Samples, config: TrainConfig, world: World) -> Row:
+    """Mean loss over all samples, under masks and views that are the same at every step, so that values compare."""
     model.eval()
     sums: Row = {}
     weights: Row = {}
     for number, indices in enumerate(_chunks(len(samples), config.batch)):
-        _, whole = _errors(model, samples, indices, (config.seed, Stream.VALIDATION, number), world)
+        _, whole = _terms(model, samples, indices, generator(config.seed, Stream.VALIDATION, number), world)
         for name, loss in _row("val", whole.losses()).items():
             sums[name] = sums.get(name, 0.0) + loss * len(indices)
             weights[name] = weights.get(name, 0.0) + len(indices)
@@ -194,44 +190,42 @@ def validate(model: MaskedAutoencoder, samples: Samples, config: TrainConfig, wo
     return {name: total / weights[name] for name, total in sums.items()}
 
 
-def _errors(
-    model: MaskedAutoencoder,
-    samples: Samples,
-    indices: Sequence[int],
-    draw: tuple[int, Stream, int],
-    world: World,
-) -> tuple[SquaredErrors, SquaredErrors]:
-    """Errors of this process's part of a batch, and of the whole batch; only the former have a gradient where there
-    are several processes. Each draws the noise of the whole batch, `draw`, and takes its part."""
+def _terms(
+    model: Objective, samples: Samples, indices: Sequence[int], random: np.random.Generator, world: World
+) -> tuple[Terms, Terms]:
+    """Terms of this process's part of a batch, and of the whole batch; only the former have a gradient where there
+    are several processes. Each draws for the whole batch, and takes its part."""
     mine = world.part(len(indices))
     device = next(model.parameters()).device
     with world.together():
         batch = samples.read(indices[mine])
-        noise_nt = mask_noise(*draw, (len(indices), model.token_count(batch)))[mine]
-        part = model.errors(batch.to(device), noise_nt.to(device))
+        draw = {name: values[mine].to(device) for name, values in model.draw(random, batch, len(indices)).items()}
+    part = model.terms(batch.to(device), draw, world)
     return part, _whole(part, world)
 
 
-def _whole(part: SquaredErrors, world: World) -> SquaredErrors:
-    """The errors of all parts. They are added in float64, which holds every count."""
+def _whole(part: Terms, world: World) -> Terms:
+    """The terms of all parts. They are added in float64, which holds every count."""
     if world.size == 1:
         return part
     values = [total.detach() for total in part.sums.values()] + list(part.counts.values())
     sums, counts = world.sum(torch.stack([value.double() for value in values]).cpu()).chunk(2)
-    return SquaredErrors(
-        dict(zip(part.sums, sums.float(), strict=True)), dict(zip(part.counts, counts.long(), strict=True))
+    return Terms(
+        dict(zip(part.sums, sums.float(), strict=True)),
+        dict(zip(part.counts, counts.long(), strict=True)),
+        part.extra,
     )
 
 
 def _row(prefix: str, losses: Losses) -> Row:
-    sensors = {f"{prefix}.{name}": float(loss.detach()) for name, loss in losses.by_sensor.items()}
-    return {prefix: float(losses.total.detach()), **sensors}
+    terms = {f"{prefix}.{name}": float(loss.detach()) for name, loss in losses.by_term.items()}
+    return {prefix: float(losses.total.detach()), **terms}
 
 
 def _check_finite(losses: Losses, step: int) -> None:
     if not bool(torch.isfinite(losses.total.detach())):
-        broken = [name for name, loss in losses.by_sensor.items() if not bool(torch.isfinite(loss.detach()))]
-        where = ", ".join(broken) or "all sensors"
+        broken = [name for name, loss in losses.by_term.items() if not bool(torch.isfinite(loss.detach()))]
+        where = ", ".join(broken) or "all terms"
         raise DataError(f"step {step}: the loss of {where} is not finite; look for wild values, or lower pretrain.lr")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -57,6 +57,10 @@ class World:
         where samples are fewer than processes some have none."""
         return slice(self.rank, count, self.size)
 
+    def count(self, part: int) -> int:
+        """Samples of the batch of which all processes have parts, this one of `part` samples."""
+        return part if self.size == 1 else int(self.sum(torch.tensor(part)))
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum of all processes' tensors, the same bits in all; shapes and types must be equal."""
         if self.size == 1:
@@ -65,6 +69,14 @@ class World:
         with _partners(self.rank, self.size):
             dist.all_reduce(total)
         return total
+
+    def gather(self, part: Tensor, count: int) -> Tensor:
+        """The rows of a batch of `count` samples in the batch's order, each process giving its `part` of them. A loss
+        of all rows that each process computes a share of has its gradient: shares' gradients are added."""
+        if self.size == 1:
+            return part
+        gathered: Tensor = _Gather.apply(part, self, count)  # type: ignore[no-untyped-call]
+        return gathered
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by their sums over all processes. The same parameters must have one in all."""
@@ -128,6 +140,20 @@ class World:
         with _partners(self.rank, self.size):
             dist.all_gather_object(gathered, value)
         return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, world: World, count: int) -> Tensor:
+        ctx.world = world
+        whole = part.new_zeros((count, *part.shape[1:]))
+        whole[world.part(count)] = part.detach()
+        return world.sum(whole)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (whole,) = gradients
+        return ctx.world.sum(whole.contiguous())[ctx.world.part(len(whole))], None, None
 
 
 @contextmanager

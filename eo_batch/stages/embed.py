@@ -49,7 +49,7 @@ def run(spec: RunSpec, key: str, planned: Cells, axes: Axes, store: Store) -> Re
     samples = CubeSamples(CubeReader(store, identity.prefix("chips")), card.arrays, places).in_memory()
     written: dict[str, bytes] = {}
     with reproducible(spec.embed.threads):
-        trained = card.autoencoder(store.get(layout.weights(pretrain, shard.seed))).encoder
+        trained = card.trained(store.get(layout.weights(pretrain, shard.seed)))
         for name, digest, encoder in (
             (trained_name(shard.seed), card.weights_sha256, trained),
             (untrained_name(shard.seed), card.untrained_sha256, card.untrained()),

@@ -1,9 +1,9 @@
-"""Stage `pretrain`: one encoder for each seed, by masked autoencoding of chips that no probe is tested on.
+"""Stage `pretrain`: one encoder for each seed, trained on chips that no probe is tested on.
 
 checkpoints/seed-N-DATA/step-….ckpt           the last two, to resume from
-metrics/loss-seed-N.parquet              one row a step: losses of training and validation, by array
-metrics/reconstructions-seed-N.npz       a few validation chips: what was given, hidden and filled in
-models/seed-N.safetensors, .json         weights of encoder and decoder, and the card (STAC MLM) that describes them
+metrics/loss-seed-N.parquet              one row a step: losses of training and validation, and of each of their terms
+metrics/reconstructions-seed-N.npz       masked autoencoders: a few validation chips, what was given, hidden, filled in
+models/seed-N.safetensors, .json         the encoder's weights, and the card (STAC MLM) that describes it
 
 Dims: `n` sample, `b` band, `y` row, `x` column.
 """
@@ -25,8 +25,7 @@ from eo_batch.core.digest import digest
 from eo_batch.core.errors import DataError
 from eo_batch.core.grid import Cells, block_of
 from eo_batch.core.identity import Identity
-from eo_batch.core.learning import EncoderSpec
-from eo_batch.core.learning_plan import LearningArray, learning_arrays, learning_bins
+from eo_batch.core.learning_plan import LearningArray, learning_arrays, learning_bins, target_arrays
 from eo_batch.core.plan import Axes
 from eo_batch.core.receipts import Note, Receipt
 from eo_batch.core.spec import RunSpec
@@ -40,9 +39,12 @@ from eo_batch.models.card import ModelCard
 from eo_batch.models.checkpoints import Checkpoint, dump_checkpoint, dump_weights, load_checkpoint
 from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
 from eo_batch.models.inputs import BandScaling
-from eo_batch.models.mae import MaeConfig, MaskedAutoencoder
+from eo_batch.models.objectives.base import Objective
+from eo_batch.models.objectives.build import build
+from eo_batch.models.objectives.elevation import WithElevation
+from eo_batch.models.objectives.mae import MaskedAutoencoder
 from eo_batch.models.samples import CubeSamples, InputArray, Place
-from eo_batch.models.training import Row, Stream, TrainConfig, mask_noise, reproducible, train
+from eo_batch.models.training import Row, Stream, TrainConfig, generator, reproducible, train
 from eo_batch.models.world import World
 from eo_batch.settings import keep_cublas_deterministic
 
@@ -70,15 +72,16 @@ def run(
     world = world or World.alone()
     if world.device.type == "cuda":
         keep_cublas_deterministic()
-    config, encoder, mae = _configs(spec, seed)
     notes: list[Note] = []
     with reproducible(spec.pretrain.threads):
         with world.together():
             material = _material(spec, cells, axes, store)
-            model = MaskedAutoencoder.build(material.shapes, encoder, mae, seed).to(world.device)
+            model = _objective(spec, seed, material).to(world.device)
         keeper = _Checkpoints(store, Identity(spec).prefix("pretrain"), seed, material.data)
         resume = keeper.last_whole(world, notes)
-        curve = train(model, material.samples, material.validation, config, keeper.save, resume, progress, world)
+        curve = train(
+            model, material.samples, material.validation, _config(spec, seed), keeper.save, resume, progress, world
+        )
         outputs = world.lead(lambda: _write(spec, seed, store, material, model, curve))
     return Receipt(
         stage="pretrain",
@@ -96,6 +99,7 @@ class _Material:
     """What a seed is trained on."""
 
     arrays: tuple[InputArray, ...]
+    """What the encoder sees."""
     samples: Samples
     validation: Samples
     held: Sequence[tuple[str, str]]
@@ -112,29 +116,31 @@ class _Material:
 def _material(spec: RunSpec, cells: Cells, axes: Axes, store: Store) -> _Material:
     identity = Identity(spec)
     stats = json.loads(store.get(f"{identity.prefix('publish')}/stats.json"))
-    arrays = _input_arrays(learning_arrays(spec), stats)
+    arrays, targets = (_input_arrays(found, stats) for found in (learning_arrays(spec), target_arrays(spec)))
     training, validation, held = _places(spec, cells, axes, store)
     reader = CubeReader(store, identity.prefix("chips"))
-    samples, held_samples = (_samples(CubeSamples(reader, arrays, places), spec) for places in (training, validation))
+    samples, held_samples = (
+        _samples(CubeSamples(reader, arrays + targets, places), spec) for places in (training, validation)
+    )
     return _Material(arrays, samples, held_samples, held, digest(stats))
 
 
 def _write(
-    spec: RunSpec, seed: int, store: Store, material: _Material, model: MaskedAutoencoder, curve: Sequence[Row]
+    spec: RunSpec, seed: int, store: Store, material: _Material, model: Objective, curve: Sequence[Row]
 ) -> dict[str, tuple[int, str]]:
     """Write what training gave; bytes and SHA-256 of every object, by key relative to the stage's prefix."""
     prefix = Identity(spec).prefix("pretrain")
-    _, encoder, mae = _configs(spec, seed)
-    weights, weights_key = dump_weights(model.state_dict()), layout.weights(prefix, seed)
+    encoder = _encoder(spec)
+    weights, weights_key = dump_weights(model.encoder.state_dict()), layout.weights(prefix, seed)
     untrained = MultiSensorViT.build(material.shapes, encoder, seed)
     card = ModelCard(
         name=f"{spec.name}, seed {seed}",
         seed=seed,
         arrays=material.arrays,
         encoder=encoder,
-        mae=mae,
+        objective=spec.pretrain.objective.model_dump(mode="json"),
         hyperparameters={
-            **spec.pretrain.model_dump(mode="json", exclude={"seeds", "encoder"}),
+            **spec.pretrain.model_dump(mode="json", exclude={"seeds", "encoder", "objective"}),
             "samples": len(material.samples),
             "validation_samples": len(material.validation),
         },
@@ -144,10 +150,12 @@ def _write(
     )
     written = {
         layout.losses(prefix, seed): parquet_bytes(_curve_table(curve)),
-        layout.metrics(prefix, f"reconstructions-seed-{seed}.npz"): _panels(model, material, seed),
         weights_key: weights,
         layout.model_card(prefix, seed): card.to_bytes(),
     }
+    panels = _panels(model, material, seed)
+    if panels is not None:
+        written[layout.metrics(prefix, f"reconstructions-seed-{seed}.npz")] = panels
     for key, data in written.items():
         store.put(key, data)
     return {k.removeprefix(f"{prefix}/"): (len(data), hashlib.sha256(data).hexdigest()) for k, data in written.items()}
@@ -204,11 +212,9 @@ def _draw(chip_id: str) -> float:
     return int.from_bytes(hashlib.sha256(f"validation/{chip_id}".encode()).digest()[:8], "big") / 2**64
 
 
-def _configs(spec: RunSpec, seed: int) -> tuple[TrainConfig, EncoderConfig, MaeConfig]:
+def _config(spec: RunSpec, seed: int) -> TrainConfig:
     chosen = spec.pretrain
-    size: EncoderSpec = chosen.encoder
-    decoder = EncoderConfig(size.decoder_dim, size.decoder_depth, size.decoder_heads, size.mlp_ratio)
-    config = TrainConfig(
+    return TrainConfig(
         seed=seed,
         steps=chosen.steps,
         batch=chosen.batch,
@@ -219,8 +225,19 @@ def _configs(spec: RunSpec, seed: int) -> tuple[TrainConfig, EncoderConfig, MaeC
         checkpoint_every_steps=chosen.checkpoint_every_steps,
         validate_every_steps=chosen.validate_every_steps,
     )
-    encoder = EncoderConfig(size.dim, size.depth, size.heads, size.mlp_ratio)
-    return config, encoder, MaeConfig(chosen.mask_ratio, chosen.normalise_targets, decoder)
+
+
+def _encoder(spec: RunSpec) -> EncoderConfig:
+    size = spec.pretrain.encoder
+    return EncoderConfig(size.dim, size.depth, size.heads, size.mlp_ratio, size.pool)
+
+
+def _objective(spec: RunSpec, seed: int, material: _Material) -> Objective:
+    chosen, elevation = spec.pretrain.elevation, None
+    if chosen is not None:
+        (target,) = target_arrays(spec)
+        elevation = chosen, target.array.band_names.index(chosen.band)
+    return build(material.shapes, _encoder(spec), spec.pretrain.objective, seed, elevation)
 
 
 def _samples(samples: CubeSamples, spec: RunSpec) -> Samples:
@@ -261,13 +278,16 @@ def _curve_table(curve: Sequence[dict[str, float]]) -> pa.Table:
     return pa.table({name: pa.array([row.get(name) for row in curve], pa.float64()) for name in names})
 
 
-def _panels(model: MaskedAutoencoder, material: _Material, seed: int) -> bytes:
-    """An npz of up to six validation samples, spread over all of them.
+def _panels(model: Objective, material: _Material, seed: int) -> bytes | None:
+    """Of masked autoencoders an npz of up to six validation samples, spread over all of them; None of others.
 
     Keys: `chip_id`, `bin`, and for each array `<array>.given` and `.filled` (n, b, y, x) on the scale of the
     statistics (dB for Sentinel-1), NaN where invalid; `.masked` (n, y, x), True where the pixel was hidden and
     filled in.
     """
+    model = model.main if isinstance(model, WithElevation) else model
+    if not isinstance(model, MaskedAutoencoder):
+        return None
     samples, held = material.validation, material.held
     chosen = sorted(set(np.linspace(0, len(samples) - 1, SHOWN_SAMPLES).astype(int).tolist())) if len(samples) else []
     content: dict[str, Any] = {
@@ -276,10 +296,10 @@ def _panels(model: MaskedAutoencoder, material: _Material, seed: int) -> bytes:
     }
     if chosen:
         model.eval()
-        batch = samples.read(chosen)
-        noise_nt = mask_noise(seed, Stream.PANELS, 0, (len(chosen), model.token_count(batch)))
+        batch = samples.read(chosen).only(array.shape.name for array in material.arrays)
+        draw = model.draw(generator(seed, Stream.PANELS, 0), batch, len(chosen))
         device = next(model.parameters()).device
-        shown = model.reconstruct(batch.to(device), noise_nt.to(device)).to("cpu")
+        shown = model.reconstruct(batch.to(device), {name: v.to(device) for name, v in draw.items()}).to("cpu")
         for array in material.arrays:
             name, scaling = array.shape.name, array.scaling
             std_b11 = np.array(scaling.std_b, np.float32)[:, None, None]

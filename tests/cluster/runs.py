@@ -40,7 +40,8 @@ pretrain:
   warmup_steps: 5
   checkpoint_every_steps: 10
   validate_every_steps: 20
-  encoder: {dim: 32, depth: 2, heads: 2, decoder_dim: 16, decoder_heads: 2}
+  encoder: {dim: 32, depth: 2, heads: 2}
+  objective: {kind: mae, decoder: {dim: 16, heads: 2}}
 probe: {target: labels, classes: [10, 20, 30, 40]}
 """
 ASSETS_SIGNED = {"EO_BATCH_ASSETS_ANONYMOUS": "0"}

@@ -18,7 +18,8 @@ TINY = (
     "pretrain.steps=2",
     "pretrain.warmup_steps=0",
     "pretrain.batch=4",
-    "pretrain.encoder={patch_px: 8, dim: 16, depth: 1, heads: 1, decoder_dim: 16, decoder_depth: 1, decoder_heads: 1}",
+    "pretrain.encoder={patch_px: 8, dim: 16, depth: 1, heads: 1}",
+    "pretrain.objective={kind: mae, decoder: {dim: 16, depth: 1, heads: 1}}",
 )
 CODE = """
 import importlib, json, sys

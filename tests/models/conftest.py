@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from eo_batch.models.batch import ArraySamples
+from eo_batch.core.learning import MaeSpec, TransformerSpec
+from eo_batch.models.batch import ArraySamples, Batch
 from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
-from eo_batch.models.mae import MaeConfig, MaskedAutoencoder
+from eo_batch.models.objectives.base import Losses, Objective
+from eo_batch.models.objectives.build import build
+from eo_batch.models.objectives.mae import MaskedAutoencoder
 from eo_batch.models.training import reproducible
+from eo_batch.models.world import World
 
 SHAPES = (SensorShape("s1", 2, 16, 4), SensorShape("s2", 3, 8, 2))
 CONFIG = EncoderConfig(dim=16, depth=2, heads=2)
-MAE = MaeConfig(mask_ratio=0.6, normalise_targets=True, decoder=EncoderConfig(dim=16, depth=1, heads=2))
+MAE = MaeSpec(decoder=TransformerSpec(dim=16, depth=1, heads=2))
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +31,13 @@ def encoder() -> MultiSensorViT:
 
 @pytest.fixture
 def mae() -> MaskedAutoencoder:
-    return MaskedAutoencoder.build(SHAPES, CONFIG, MAE, seed=3)
+    return fresh_mae()
+
+
+def fresh_mae(**changes: object) -> MaskedAutoencoder:
+    model = build(SHAPES, CONFIG, MAE.model_copy(update=changes), seed=3)
+    assert isinstance(model, MaskedAutoencoder)
+    return model
 
 
 def make_samples(count: int, seed: int = 0) -> ArraySamples:
@@ -45,6 +55,10 @@ def make_samples(count: int, seed: int = 0) -> ArraySamples:
     return ArraySamples(pixels, valid)
 
 
-def noise_for(mae: MaskedAutoencoder, count: int) -> torch.Tensor:
-    tokens = sum(shape.patches for shape in mae.encoder.shapes)
-    return torch.from_numpy(np.random.default_rng(1).random((count, tokens), dtype=np.float32))
+def drawn(model: Objective, batch: Batch, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Random numbers for all samples of a batch."""
+    return dict(model.draw(np.random.default_rng(seed), batch, batch.size))
+
+
+def losses_of(model: Objective, batch: Batch, seed: int = 1) -> Losses:
+    return model.terms(batch, drawn(model, batch, seed), World.alone()).losses()

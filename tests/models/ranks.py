@@ -20,13 +20,14 @@ import numpy as np
 import torch
 
 from eo_batch.core.errors import DataError, EoBatchError, StoreError
+from eo_batch.core.learning import ClipSpec, DinoSpec, ObjectiveSpec, SimClrSpec
 from eo_batch.models.batch import ArraySamples, Batch, Samples
 from eo_batch.models.checkpoints import Checkpoint, dump_checkpoint, load_checkpoint
-from eo_batch.models.mae import MaskedAutoencoder
+from eo_batch.models.objectives.build import build
 from eo_batch.models.training import TrainConfig, batch_indices, reproducible, train
 from eo_batch.models.world import TIMEOUT_S, World, join
 from eo_batch.settings import Settings
-from tests.models.conftest import CONFIG, MAE, SHAPES, make_samples
+from tests.models.conftest import CONFIG, SHAPES, fresh_mae, make_samples
 
 BATCHES = (16, 5, 1)
 """One that two processes share evenly, one that they do not, and one that leaves a process without a sample."""
@@ -52,8 +53,12 @@ def patchy(count: int, seed: int) -> ArraySamples:
     return samples
 
 
-def fresh() -> MaskedAutoencoder:
-    return MaskedAutoencoder.build(SHAPES, CONFIG, MAE, seed=3)
+OBJECTIVES: dict[str, ObjectiveSpec] = {
+    "dino": DinoSpec(prototypes=32, hidden=16, bottleneck=8, local_views=2, teacher_momentum=0.9),
+    "simclr": SimClrSpec(hidden=16, projection=8),
+    "clip": ClipSpec(projection=8, drop_bands=0.3),
+}
+"""Those beside the masked autoencoder, which is what is trained where nothing is said."""
 
 
 def trained(
@@ -62,9 +67,10 @@ def trained(
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda checkpoint: None,
     samples: Samples | None = None,
+    objective: str = "mae",
 ) -> list[dict[str, float]]:
     """The curve of a fresh model; that all processes end with the same weights is checked on the way."""
-    model = fresh()
+    model = fresh_mae() if objective == "mae" else build(SHAPES, CONFIG, OBJECTIVES[objective], seed=3)
     # Eleven validation samples: the last of its batches is smaller than the world.
     curve = train(model, samples or patchy(SAMPLES, 0), patchy(11, 1), config(batch), save, resume, world=world)
     if world is not None:
@@ -129,6 +135,7 @@ def cases(world: World, folder: Path) -> dict[str, Callable[[], object]]:
     resumed_from = load_checkpoint((folder / "alone-10.ckpt").read_bytes(), "alone")
     return {
         **{f"batch-{batch}": lambda batch=batch: trained(batch, world) for batch in BATCHES},
+        **{name: lambda name=name: trained(RESUMED, world, objective=name) for name in OBJECTIVES},
         "kept": lambda: trained(RESUMED, world, save=keep),
         "resumed": lambda: trained(RESUMED, world, resumed_from),
         "wild": lambda: failure(lambda: trained(16, world, samples=wild())),

@@ -6,7 +6,7 @@ import torch
 
 from eo_batch.models.batch import Batch
 from eo_batch.models.encoder import MultiSensorViT, SensorShape
-from eo_batch.models.patches import patchify, sincos_positions, unpatchify
+from eo_batch.models.patches import patchify, positions, unpatchify
 from tests.models.conftest import CONFIG, SHAPES, make_samples
 
 
@@ -26,7 +26,7 @@ def test_patches_are_cut_row_major_and_put_back():
 
 
 def test_patches_at_one_place_share_their_position_whatever_the_pixel_size():
-    fine, coarse = sincos_positions(6, 6, 32), sincos_positions(2, 6, 32)
+    fine, coarse = (positions(side, 6, 32, torch.device("cpu")) for side in (6, 2))
     # The centre of a coarse patch is that of the middle one of 3 x 3 fine patches.
     assert torch.allclose(coarse[0], fine[1 * 6 + 1], atol=1e-6)
     assert torch.allclose(coarse[3], fine[4 * 6 + 4], atol=1e-6)
@@ -78,7 +78,8 @@ def test_patches_less_than_half_valid_are_no_tokens(encoder):
     valid = torch.ones_like(batch.valid_nbyx["s1"])
     valid[0, :, 0:2, 0:4] = False  # first patch: exactly half
     valid[0, :, 0:2, 4:8] = False  # second patch: just less than half
-    valid[0, 0, 2, 4] = False
+    valid[0, :, 2, 4] = False
+    valid[0, 1:, 0:4, 8:12] = False  # third patch: one band alone is whole
     mask = encoder(with_invalid(batch, "s1", valid, 0.0)).tokens.mask_nt[0]
     assert mask[0]
     assert not mask[1]

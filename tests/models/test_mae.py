@@ -5,9 +5,9 @@ import torch
 
 from eo_batch.models.batch import Batch
 from eo_batch.models.encoder import MultiSensorViT
-from eo_batch.models.mae import MaeConfig, MaskedAutoencoder, choose_masking
+from eo_batch.models.objectives.mae import choose_masking
 from eo_batch.models.patches import unpatchify
-from tests.models.conftest import CONFIG, MAE, SHAPES, make_samples, noise_for
+from tests.models.conftest import CONFIG, SHAPES, drawn, fresh_mae, losses_of, make_samples
 
 
 def test_the_share_of_existing_tokens_is_hidden():
@@ -36,12 +36,10 @@ def test_one_token_always_stays_visible():
 @torch.no_grad()
 @pytest.mark.parametrize("normalise", [True, False])
 def test_only_hidden_valid_pixels_count(normalise):
-    config = MaeConfig(0.6, normalise, MAE.decoder)
-    mae = MaskedAutoencoder.build(SHAPES, CONFIG, config, seed=3).eval()
+    mae = fresh_mae(normalise_targets=normalise).eval()
     batch = make_samples(4).read(range(4))
     valid = torch.ones_like(batch.valid_nbyx["s2"])
     valid[:, :, ::4, ::3] = False
-    noise = noise_for(mae, 4)
     wild = Batch(
         {**batch.pixels_nbyx, "s2": torch.where(valid, batch.pixels_nbyx["s2"], torch.tensor(float("nan")))},
         {**batch.valid_nbyx, "s2": valid},
@@ -50,30 +48,29 @@ def test_only_hidden_valid_pixels_count(normalise):
         {**batch.pixels_nbyx, "s2": torch.where(valid, batch.pixels_nbyx["s2"], 0.0)},
         {**batch.valid_nbyx, "s2": valid},
     )
-    assert torch.equal(mae(wild, noise).total, mae(calm, noise).total)
+    assert torch.equal(losses_of(mae, wild).total, losses_of(mae, calm).total)
 
 
 @torch.no_grad()
 def test_the_loss_is_the_mean_squared_error_of_what_reconstruct_shows():
     """Two independent ways to one number: the loss, and the picture it is the loss of."""
-    mae = MaskedAutoencoder.build(SHAPES, CONFIG, MaeConfig(0.6, False, MAE.decoder), seed=3).eval()
+    mae = fresh_mae(normalise_targets=False).eval()
     batch = make_samples(4).read(range(4))
-    noise = noise_for(mae, 4)
-    losses, shown = mae(batch, noise), mae.reconstruct(batch, noise)
+    losses, shown = losses_of(mae, batch), mae.reconstruct(batch, drawn(mae, batch))
     for shape in SHAPES:
         hidden = shown.masked_nyx[shape.name][:, None].expand_as(batch.pixels_nbyx[shape.name])
         errors = (shown.pixels_nbyx[shape.name] - batch.pixels_nbyx[shape.name])[hidden]
-        assert torch.allclose(losses.by_sensor[shape.name], errors.square().mean(), rtol=1e-5)
+        assert torch.allclose(losses.by_term[shape.name], errors.square().mean(), rtol=1e-5)
         visible = ~hidden
         assert torch.equal(shown.pixels_nbyx[shape.name][visible], batch.pixels_nbyx[shape.name][visible])
-    assert torch.allclose(losses.total, torch.stack(list(losses.by_sensor.values())).mean())
+    assert torch.allclose(losses.total, torch.stack(list(losses.by_term.values())).mean())
 
 
 @torch.no_grad()
 def test_hidden_pixels_reach_nothing_but_the_target(mae):
     batch = make_samples(2).read(range(2))
-    noise = noise_for(mae, 2)
-    before = mae.reconstruct(batch, noise)
+    draw = drawn(mae, batch)
+    before = mae.reconstruct(batch, draw)
     hidden = before.masked_nyx["s1"][:, None]
     changed = Batch(
         {
@@ -82,8 +79,8 @@ def test_hidden_pixels_reach_nothing_but_the_target(mae):
         },
         batch.valid_nbyx,
     )
-    predicted = mae._predict(batch, noise)[1]
-    again = mae._predict(changed, noise)[1]
+    predicted = mae._predict(batch, draw["noise_nt"])[1]
+    again = mae._predict(changed, draw["noise_nt"])[1]
     assert all(torch.equal(predicted[name], again[name]) for name in predicted)
     assert not torch.equal(changed.pixels_nbyx["s1"], batch.pixels_nbyx["s1"])
 
@@ -101,7 +98,7 @@ def test_normalised_targets_ignore_level_and_contrast_of_a_patch(mae):
 
 
 def test_gradients_reach_every_parameter(mae):
-    mae(make_samples(4).read(range(4)), noise_for(mae, 4)).total.backward()
+    losses_of(mae, make_samples(4).read(range(4))).total.backward()
     silent = [n for n, p in mae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # With nothing missing, the code for what is missing has nothing to learn.
     assert silent == ["encoder.embeddings.s1.missing.weight", "encoder.embeddings.s2.missing.weight"]
@@ -110,9 +107,9 @@ def test_gradients_reach_every_parameter(mae):
 def test_a_batch_without_observations_has_no_loss_and_no_nan(mae):
     batch = make_samples(2).read(range(2))
     nothing = Batch(batch.pixels_nbyx, {name: torch.zeros_like(v) for name, v in batch.valid_nbyx.items()})
-    losses = mae(nothing, noise_for(mae, 2))
+    losses = losses_of(mae, nothing)
     losses.total.backward()
-    assert losses.by_sensor == {}
+    assert losses.by_term == {}
     assert losses.total.item() == 0
     assert all(torch.isfinite(p.grad).all() for p in mae.parameters() if p.grad is not None)
 
@@ -123,12 +120,12 @@ def test_the_encoder_starts_as_its_untrained_twin(mae):
 
 
 def test_one_batch_can_be_learnt_by_heart(mae):
-    batch, noise = make_samples(8).read(range(8)), noise_for(mae, 8)
+    batch = make_samples(8).read(range(8))
     optimizer = torch.optim.AdamW(mae.parameters(), lr=3e-3)
-    first = mae(batch, noise).total.item()
+    first = losses_of(mae, batch).total.item()
     for _ in range(250):
         optimizer.zero_grad()
-        loss = mae(batch, noise).total
+        loss = losses_of(mae, batch).total
         loss.backward()
         optimizer.step()
     assert first > 0.9

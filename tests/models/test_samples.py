@@ -10,11 +10,10 @@ import torch
 from eo_batch.core.errors import DataError
 from eo_batch.models.card import ModelCard
 from eo_batch.models.checkpoints import dump_weights
-from eo_batch.models.encoder import SensorShape
+from eo_batch.models.encoder import MultiSensorViT, SensorShape
 from eo_batch.models.inputs import BandScaling
-from eo_batch.models.mae import MaskedAutoencoder
 from eo_batch.models.samples import CubeSamples, InputArray, Place
-from tests.models.conftest import CONFIG, MAE
+from tests.models.conftest import CONFIG
 
 
 class Shelf:
@@ -60,35 +59,35 @@ def test_memory_and_cube_give_the_same_bits():
     assert samples.nbytes == held
 
 
-def card_of(model: MaskedAutoencoder) -> tuple[ModelCard, bytes]:
+def card_of(model: MultiSensorViT) -> tuple[ModelCard, bytes]:
     weights = dump_weights(model.state_dict())
     card = ModelCard(
-        "a model", 3, ARRAYS, CONFIG, MAE, {"lr": 0.1}, "models/x", hashlib.sha256(weights).hexdigest(), "twin"
+        "a model", 3, ARRAYS, CONFIG, {"kind": "mae"}, {"lr": 0.1}, "models/x", hashlib.sha256(weights).hexdigest(), "twin"
     )
     return card, weights
 
 
 def test_a_card_builds_its_model_again():
-    model = MaskedAutoencoder.build([array.shape for array in ARRAYS], CONFIG, MAE, seed=3)
+    model = MultiSensorViT.build([array.shape for array in ARRAYS], CONFIG, seed=3)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1)
     card, weights = card_of(model)
     again = ModelCard.from_bytes(card.to_bytes(), "x")
     assert again == card
-    restored = again.autoencoder(weights)
+    restored = again.trained(weights)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), restored.parameters(), strict=True))
-    assert not torch.equal(again.untrained().transformer.norm.weight, restored.encoder.transformer.norm.weight)
+    assert not torch.equal(again.untrained().transformer.norm.weight, restored.transformer.norm.weight)
     document = json.loads(card.to_bytes())
     assert document["mlm:total_parameters"] == sum(p.numel() for p in again.untrained().parameters())
     assert [entry["input"]["shape"] for entry in document["mlm:input"]] == [[-1, 1, 4, 4], [-1, 1, 4, 4]]
 
 
 def test_foreign_weights_and_documents_are_refused():
-    model = MaskedAutoencoder.build([array.shape for array in ARRAYS], CONFIG, MAE, seed=3)
+    model = MultiSensorViT.build([array.shape for array in ARRAYS], CONFIG, seed=3)
     card, weights = card_of(model)
     with pytest.raises(DataError, match=r"models/x.*pretrain again"):
-        card.autoencoder(weights[:-1])
+        card.trained(weights[:-1])
     for content in (b"{}", b"nothing", b'{"eo-batch:model": {"seed": 1}, "mlm:name": "x"}'):
         with pytest.raises(DataError, match="card-7 is not a model card"):
             ModelCard.from_bytes(content, "card-7")

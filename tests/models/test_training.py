@@ -8,9 +8,8 @@ import torch
 
 from eo_batch.core.errors import DataError
 from eo_batch.models.checkpoints import Checkpoint, dump_checkpoint, load_checkpoint
-from eo_batch.models.mae import MaskedAutoencoder
 from eo_batch.models.training import TrainConfig, batch_indices, learning_rate, train
-from tests.models.conftest import CONFIG, MAE, SHAPES, make_samples
+from tests.models.conftest import fresh_mae, make_samples
 
 TRAIN = TrainConfig(
     seed=9, steps=30, batch=16, lr=3e-3, weight_decay=0.05, warmup_steps=5, clip_norm=1.0,
@@ -21,13 +20,9 @@ TRAIN = TrainConfig(
 EMPTY = {"state": {}, "param_groups": []}
 
 
-def fresh() -> MaskedAutoencoder:
-    return MaskedAutoencoder.build(SHAPES, CONFIG, MAE, seed=3)
-
-
 def run(config: TrainConfig = TRAIN, resume: Checkpoint | None = None):
     """Train a fresh model; returns it, its curve and the checkpoints as bytes."""
-    model, saved = fresh(), {}
+    model, saved = fresh_mae(), {}
     curve = train(
         model, make_samples(50), make_samples(20, seed=1), config,
         lambda checkpoint: saved.__setitem__(checkpoint.step, dump_checkpoint(checkpoint)), resume,
@@ -87,12 +82,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_sensor():
     samples = make_samples(50)
     samples.pixels_nbyx["s2"][batch_indices(TRAIN.seed, 3, 16, 50)[0]] = np.nan
     with pytest.raises(DataError, match=r"step \d+: the loss of .*s2"):
-        train(fresh(), samples, make_samples(5), TRAIN, lambda checkpoint: None)
+        train(fresh_mae(), samples, make_samples(5), TRAIN, lambda checkpoint: None)
 
 
 def test_nothing_to_train_on_is_refused():
     with pytest.raises(DataError, match="enlarge the area"):
-        train(fresh(), make_samples(0), make_samples(5), TRAIN, lambda checkpoint: None)
+        train(fresh_mae(), make_samples(0), make_samples(5), TRAIN, lambda checkpoint: None)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +95,7 @@ def test_nothing_to_train_on_is_refused():
     [lambda b: b[:-1], lambda b: b[:20], lambda b: b"", lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]],
 )
 def test_a_damaged_checkpoint_is_refused(damage):
-    model = fresh()
+    model = fresh_mae()
     whole = dump_checkpoint(Checkpoint(7, model.state_dict(), EMPTY, ({"step": 1.0},)))
     restored = load_checkpoint(whole, "x")
     assert restored.step == 7

@@ -19,7 +19,7 @@ from eo_batch.models.checkpoints import Checkpoint, dump_checkpoint, load_checkp
 from eo_batch.models.training import batch_indices, reproducible
 from eo_batch.models.world import World, join
 from eo_batch.settings import Ranks, Settings, keep_cublas_deterministic
-from tests.models.ranks import BATCHES, RESUMED, SAMPLES, config, failure, patchy, trained, wild
+from tests.models.ranks import BATCHES, OBJECTIVES, RESUMED, SAMPLES, config, failure, patchy, trained, wild
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
@@ -76,6 +76,16 @@ def test_two_processes_have_the_losses_of_one(outcomes, batch):
     # Before the first step is taken nothing but the order of sums can differ.
     assert first[0] == pytest.approx(outcomes.alone[batch][0], rel=1e-6)
     assert sum("val" in row for row in first) == 2
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_objectives_that_compare_chips_compare_those_of_all_processes(outcomes, objective):
+    first, second = outcomes.of(objective)
+    with reproducible(1):
+        alone = trained(RESUMED, None, objective=objective)
+    assert first == second
+    assert_same_curve(first, alone)
+    assert first[0] == pytest.approx(alone[0], rel=1e-6)
 
 
 def test_the_parts_of_these_batches_are_as_unequal_as_they_can_be():

@@ -32,7 +32,8 @@ pretrain:
   validate_every_steps: 3
   checkpoint_every_steps: 6
   val_fraction: 0.3
-  encoder: {dim: 16, depth: 1, heads: 2, decoder_dim: 8, decoder_heads: 2}
+  encoder: {dim: 16, depth: 1, heads: 2}
+  objective: {kind: mae, decoder: {dim: 8, heads: 2}}
 probe: {folds: 2}
 """
 

@@ -45,7 +45,8 @@ pretrain:
   warmup_steps: 2
   checkpoint_every_steps: 4
   validate_every_steps: 6
-  encoder: {dim: 32, depth: 1, heads: 2, decoder_dim: 16, decoder_heads: 2}
+  encoder: {dim: 32, depth: 1, heads: 2}
+  objective: {kind: mae, decoder: {dim: 16, heads: 2}}
 probe: {target: labels, classes: [10, 20, 30, 40], folds: 3}
 """
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from eo_batch.core import layout
 from eo_batch.core.errors import DataError
+from eo_batch.core.learning import MaeSpec
 from eo_batch.core.learning_plan import learning_arrays
 from eo_batch.core.spec import CubeArray, RunSpec
 from eo_batch.pixels.figures_colour import Mask, Range, Rgba, shrink
@@ -62,7 +63,8 @@ def reconstruction_of(results: Results) -> Reconstruction:
     seed = results.spec.pretrain.seeds[0]
     key = layout.metrics(results.identity.prefix("pretrain"), f"reconstructions-seed-{seed}.npz")
     if not results.store.exists(key):
-        return Reconstruction("No encoder has been trained in this run, so nothing was reconstructed.")
+        why = "was trained to fill in" if results.losses else "has been trained"
+        return Reconstruction(f"No encoder {why} in this run, so nothing was reconstructed.")
     saved = _load(results.store.get(key), results.store.href(key))
     ids, bins = saved["chip_id"].tolist(), saved["bin"].tolist()
     arrays = [found.array for found in learning_arrays(results.spec) if f"{found.array.name}.given" in saved]
@@ -96,9 +98,11 @@ def _picture(array: CubeArray, values_byx: Floats, spans: Sequence[Range]) -> Rg
 
 
 def _sentence(spec: RunSpec, seed: int) -> str:
-    hidden = words.percent(spec.pretrain.mask_ratio)
+    objective = spec.pretrain.objective
+    assert isinstance(objective, MaeSpec)  # others leave nothing to show
+    hidden = words.percent(objective.mask_ratio)
     said = f"Validation chips, {hidden} of their patches hidden, model of seed {seed}. Checks: hidden or invalid."
-    if spec.pretrain.normalise_targets:
+    if objective.normalise_targets:
         said += " The model predicts detail within a patch; each patch gets its own true mean and contrast back."
     return said
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from eo_batch.core.learning import MaeSpec
 from eo_batch.pixels.figures_colour import class_colour
 from eo_batch.pixels.figures_curve import Curve, curve_chart, smoothed
 from eo_batch.stages.report import words
@@ -29,7 +30,7 @@ class Training:
     """Loss curves."""
 
     charts: tuple[Chart, ...]
-    """All sensors together first, then each."""
+    """The whole loss first, then each of its terms."""
     seeds: tuple[tuple[int, str], ...]
     """Seeds and their colours."""
     run_steps: int
@@ -57,9 +58,10 @@ def training_of(results: Results) -> Training | None:
         runs.append(run)
         if curves:
             shown = names[0] if len(names) == 1 else column
-            title = "all sensors" if shown == "train" else shown.removeprefix("train.")
+            title = "all terms" if shown == "train" else shown.removeprefix("train.")
             about = f"Loss over steps, {title}, {words.count(len(losses), 'seed')}"
-            charts.append(Chart(title, curve_chart(curves, "step", "mean squared error", about)))
+            charts.append(Chart(title, curve_chart(curves, "step", "loss", about)))
+    objective = results.spec.pretrain.objective
     validated = any(np.isfinite(_column(table, "val")).any() for table in losses.values())
     return Training(
         charts=tuple(charts),
@@ -67,7 +69,7 @@ def training_of(results: Results) -> Training | None:
         run_steps=max(runs),
         validated=validated,
         sentence=_sentence(list(losses.values()), validated),
-        flat_is_one=results.spec.pretrain.normalise_targets,
+        flat_is_one=isinstance(objective, MaeSpec) and objective.normalise_targets,
         missing=tuple(seed for seed in results.spec.pretrain.seeds if seed not in losses),
     )
 

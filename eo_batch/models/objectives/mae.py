@@ -1,39 +1,29 @@
 """Masked autoencoding over the patches of all sensors (He et al. 2022, arXiv 2111.06377).
 
 The encoder sees a random part of a sample's tokens; a light decoder reconstructs the pixels of the others.
-Only valid pixels of masked tokens count. Which tokens are masked is decided by noise that the caller draws.
+Only valid pixels of masked tokens count.
 
 Dims: `n` sample, `b` band, `y` row, `x` column, `t` token, `v` visible token, `d` feature, `p` pixel of a
 patch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eo_batch.core.learning import MaeSpec
 from eo_batch.models.batch import Batch
 from eo_batch.models.blocks import Transformer, initialise
-from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape, Tokens
-from eo_batch.models.patches import patchify, sincos_positions, unpatchify
+from eo_batch.models.encoder import MultiSensorViT, SensorShape, Tokens
+from eo_batch.models.objectives.base import Draw, Objective, Terms, uniform
+from eo_batch.models.patches import patchify, positions, unpatchify
+from eo_batch.models.world import World
 
 EPSILON = 1e-4
 """Added to the variance of a patch before it divides: a flat patch has no detail to be magnified."""
-
-
-@dataclass(frozen=True)
-class MaeConfig:
-    """The objective and the decoder."""
-
-    mask_ratio: float
-    """Share of the tokens that are masked, in (0, 1)."""
-
-    normalise_targets: bool
-    """Reconstruct every band of a patch relative to its own mean and deviation."""
-
-    decoder: EncoderConfig
-    """Size of the decoder."""
 
 
 @dataclass(frozen=True)
@@ -48,39 +38,6 @@ class Masking:
 
     masked_nt: Tensor
     """bool: exists and is hidden."""
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Mean squared errors over valid pixels of masked tokens."""
-
-    total: Tensor
-    """Mean over the sensors that had anything to reconstruct; what is minimised."""
-
-    by_sensor: Mapping[str, Tensor]
-    """One scalar for each of those sensors."""
-
-
-@dataclass(frozen=True)
-class SquaredErrors:
-    """Sums over valid pixels of masked tokens. Those of a batch's parts add up to its own; their means would not,
-    since parts hold unequal numbers of pixels."""
-
-    sums: Mapping[str, Tensor]
-    """One scalar for each sensor of the batch; 0 for one that had nothing to reconstruct."""
-
-    counts: Mapping[str, Tensor]
-    """int64: how many values each is the sum of."""
-
-    def losses(self, counts: Mapping[str, Tensor] | None = None) -> Losses:
-        """Mean errors. Given the `counts` of a whole batch, this part's share in them: shares add up to the losses of
-        the whole batch, and their gradients to its gradient."""
-        whole = self.counts if counts is None else counts
-        by_sensor = {name: total / whole[name] for name, total in self.sums.items() if int(whole[name])}
-        if not by_sensor:
-            # A batch without any observation teaches nothing, and its gradient is 0 rather than absent.
-            return Losses(torch.stack(list(self.sums.values())).sum(), {})
-        return Losses(torch.stack(list(by_sensor.values())).mean(), by_sensor)
 
 
 @dataclass(frozen=True)
@@ -114,44 +71,32 @@ def choose_masking(valid_nt: Tensor, noise_nt: Tensor, mask_ratio: float) -> Mas
     return Masking(order_nv, present_nv, valid_nt & ~seen_nt)
 
 
-class MaskedAutoencoder(nn.Module):
-    """Encoder, decoder and loss."""
+class MaskedAutoencoder(Objective):
+    """Encoder, decoder and loss: mean squared errors over valid pixels of masked tokens, a term for each sensor."""
 
-    def __init__(self, encoder: MultiSensorViT, config: MaeConfig) -> None:
+    encoder: MultiSensorViT
+
+    def __init__(self, encoder: MultiSensorViT, spec: MaeSpec) -> None:
         super().__init__()
         self.encoder = encoder
-        self.config = config
-        dim = config.decoder.dim
+        self.spec = spec
+        decoder, dim = spec.decoder, spec.decoder.dim
         self.narrow = nn.Linear(encoder.config.dim, dim)
         self.hidden_d = nn.Parameter(torch.randn(dim) * 0.02)
-        self.transformer = Transformer(dim, config.decoder.depth, config.decoder.heads, config.decoder.mlp_ratio)
+        self.transformer = Transformer(dim, decoder.depth, decoder.heads, decoder.mlp_ratio)
         self.sensors = nn.ParameterDict({shape.name: torch.randn(dim) * 0.02 for shape in encoder.shapes})
         self.heads = nn.ModuleDict({s.name: nn.Linear(dim, s.patch_values) for s in encoder.shapes})
-        finest = max(shape.patches_per_side for shape in encoder.shapes)
-        for shape in encoder.shapes:
-            positions_td = sincos_positions(shape.patches_per_side, finest, dim)
-            self.register_buffer(f"positions_{shape.name}", positions_td, persistent=False)
+        self._finest = max(shape.patches_per_side for shape in encoder.shapes)
         for part in (self.narrow, self.transformer, self.heads):
             initialise(part)
 
-    @classmethod
-    def build(
-        cls, shapes: Sequence[SensorShape], encoder: EncoderConfig, config: MaeConfig, seed: int
-    ) -> "MaskedAutoencoder":
-        """A fresh model. Its encoder is that of `MultiSensorViT.build` with the same seed: its untrained
-        twin."""
-        untrained = MultiSensorViT.build(shapes, encoder, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return cls(untrained, config)
+    def draw(self, random: np.random.Generator, batch: Batch, count: int) -> Draw:
+        """Noise for each token of the batch's sensors: those with the largest are masked."""
+        return {"noise_nt": uniform(random, count, sum(shape.patches for shape in self.encoder.shapes_of(batch)))}
 
-    def forward(self, batch: Batch, noise_nt: Tensor) -> Losses:
-        """Losses of a batch. `noise_nt` is uniform noise for each token of the batch's sensors."""
-        return self.errors(batch, noise_nt).losses()
-
-    def errors(self, batch: Batch, noise_nt: Tensor) -> SquaredErrors:
-        """What the losses of a batch, or of a batch of which this is a part, are made of. A part may be empty."""
-        masking, predicted = self._predict(batch, noise_nt)
+    def terms(self, batch: Batch, draw: Draw, world: World) -> Terms:
+        """See `Objective.terms`."""
+        masking, predicted = self._predict(batch, draw["noise_nt"])
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         for shape, (first, last) in self._spans(batch):
@@ -160,14 +105,14 @@ class MaskedAutoencoder(nn.Module):
             errors_ntbp = torch.where(counted_ntbp, predicted[shape.name] - targets_ntbp, 0.0)
             sums[shape.name] = errors_ntbp.square().sum()
             counts[shape.name] = counted_ntbp.sum()
-        return SquaredErrors(sums, counts)
+        return Terms(sums, counts)
 
     @torch.no_grad()
-    def reconstruct(self, batch: Batch, noise_nt: Tensor) -> Reconstruction:
+    def reconstruct(self, batch: Batch, draw: Draw) -> Reconstruction:
         """Fill the masked patches. With normalised targets the decoder predicts no level: each band of a
         patch gets its own true mean and deviation back, so that the picture shows the detail that was
         predicted."""
-        masking, predicted = self._predict(batch, noise_nt)
+        masking, predicted = self._predict(batch, draw["noise_nt"])
         pixels_nbyx: dict[str, Tensor] = {}
         masked_nyx: dict[str, Tensor] = {}
         for shape, (first, last) in self._spans(batch):
@@ -178,10 +123,6 @@ class MaskedAutoencoder(nn.Module):
             pixels_nbyx[shape.name] = torch.where(hidden_n1yx, filled_nbyx, batch.pixels_nbyx[shape.name])
             masked_nyx[shape.name] = hidden_n1yx[:, 0]
         return Reconstruction(pixels_nbyx, masked_nyx)
-
-    def token_count(self, batch: Batch) -> int:
-        """Number of tokens `t` of the batch's sensors, which noise must be drawn for."""
-        return sum(shape.patches for shape in self.encoder.shapes_of(batch))
 
     def _spans(self, batch: Batch) -> list[tuple[SensorShape, tuple[int, int]]]:
         """The batch's sensors and where their tokens lie."""
@@ -194,7 +135,7 @@ class MaskedAutoencoder(nn.Module):
     def _predict(self, batch: Batch, noise_nt: Tensor) -> tuple[Masking, dict[str, Tensor]]:
         """The masking, and for each sensor its predicted patches `(n, t, b, p)`, hidden or not."""
         tokens = self.encoder.tokenise(batch)
-        masking = choose_masking(tokens.mask_nt, noise_nt, self.config.mask_ratio)
+        masking = choose_masking(tokens.mask_nt, noise_nt, self.spec.mask_ratio)
         index_nvd = masking.order_nv[:, :, None].expand(-1, -1, tokens.values_ntd.shape[2])
         visible = Tokens(tokens.values_ntd.gather(1, index_nvd), masking.present_nv)
         narrow_nvd = self.narrow(self.encoder.encode(visible))
@@ -203,7 +144,8 @@ class MaskedAutoencoder(nn.Module):
         blank_ntd = self.hidden_d.expand(*tokens.mask_nt.shape, -1)
         full_ntd = blank_ntd.scatter(1, index_nvd, shown_nvd)
         codes_td = [
-            self.get_buffer(f"positions_{shape.name}") + self.sensors[shape.name]
+            positions(shape.patches_per_side, self._finest, self.hidden_d.shape[0], self.hidden_d.device)
+            + self.sensors[shape.name]
             for shape in self.encoder.shapes_of(batch)
         ]
         decoded_ntd = self.transformer(full_ntd + torch.cat(codes_td), tokens.mask_nt)
@@ -220,7 +162,7 @@ class MaskedAutoencoder(nn.Module):
         pixels_nbyx = torch.where(valid_nbyx, batch.pixels_nbyx[shape.name], 0.0)
         valid_ntbp = patchify(valid_nbyx, shape.patch_px)
         pixels_ntbp = patchify(pixels_nbyx, shape.patch_px)
-        if not self.config.normalise_targets:
+        if not self.spec.normalise_targets:
             zero = torch.zeros_like(pixels_ntbp[..., :1])
             return pixels_ntbp, valid_ntbp, zero, torch.ones_like(zero)
         count_ntb1 = valid_ntbp.sum(dim=3, keepdim=True).clamp_min(1)
