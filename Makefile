@@ -6,10 +6,11 @@ STAMP := $(VENV)/.installed
 CLUSTER_FLAGS ?=
 # Many tests wait for servers and processes, so that two cores keep three workers busy.
 PYTEST_FLAGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+WORKS_FLAGS ?= -n 2 --dist loadfile
 # One thread per process: tests and workers run side by side, and results depend on the number of threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-cluster test-cluster-full check bench servers clean
+.PHONY: help setup demo test works test-cluster test-cluster-full check bench servers clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -20,7 +21,10 @@ demo: $(STAMP) ## run the whole job on a simulated planet and print the path of 
 	$(BIN)/eo-batch demo
 
 test: $(STAMP) servers ## run the tests against real servers (those that are not there are skipped, with the reason)
-	$(BIN)/pytest -m "not cluster" $(PYTEST_FLAGS)
+	$(BIN)/pytest -m "not cluster and not works" $(PYTEST_FLAGS)
+
+works: $(STAMP) ## show on a simulated planet that what is taught is learnt, and that shams fail (docs/seeds.md)
+	$(BIN)/pytest -m works -rP $(WORKS_FLAGS)
 
 test-cluster: $(STAMP) ## run each runner on the Kubernetes cluster of the current context (docs/clusters.md)
 	$(BIN)/pytest -m "cluster and not matrix" $(CLUSTER_FLAGS)

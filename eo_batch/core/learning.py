@@ -75,6 +75,7 @@ class MaeSpec(Section):
     """Masked autoencoding: patches are hidden, and their pixels are filled in (He et al. 2022, arXiv 2111.06377)."""
 
     kind: Literal["mae"] = "mae"
+    """Names this objective."""
 
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.6
     """Share of a sample's valid patches that the encoder does not see and must be reconstructed."""
@@ -117,6 +118,7 @@ class DinoSpec(Section):
     encoder slowly (Caron et al. 2021, arXiv 2104.14294)."""
 
     kind: Literal["dino"] = "dino"
+    """Names this objective."""
 
     prototypes: Annotated[int, Field(ge=2)] = 1024
     """Length of the output that teacher and student compare."""
@@ -140,13 +142,13 @@ class DinoSpec(Section):
     """How much of the teacher stays at each step; rises to 1 along a cosine. At 1 the teacher never learns."""
 
     views: ViewSpec = ViewSpec(area=(0.4, 1.0))
-    """The two large views, which the teacher sees too."""
+    """The two large views, which the teacher sees too; their `area` is [0.4, 1.0] where nothing is given."""
 
     local_views: Annotated[int, Field(ge=0)] = 4
     """Small views, which only the student sees."""
 
     local: ViewSpec = ViewSpec(area=(0.05, 0.4))
-    """How small views are made."""
+    """How small views are made; their `area` is [0.05, 0.4] where nothing is given."""
 
     local_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Side of a small view's image, as a share of the chip's; rounded to whole patches."""
@@ -157,6 +159,7 @@ class SimClrSpec(Section):
     2002.05709)."""
 
     kind: Literal["simclr"] = "simclr"
+    """Names this objective."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.5
     """Divides the cosine of two views before the softmax."""
@@ -176,6 +179,7 @@ class ClipSpec(Section):
     has (Radford et al. 2021, arXiv 2103.00020, with images of other sensors in place of texts)."""
 
     kind: Literal["clip"] = "clip"
+    """Names this objective."""
 
     projection: Annotated[int, Field(ge=1)] = 64
     """Length of what is compared; each sensor has a projection of its own."""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from eo_batch.core.errors import PlanError, SpecError
 from eo_batch.core.identity import Identity
-from eo_batch.core.learning_plan import learning_arrays
+from eo_batch.core.learning_plan import learning_arrays, target_arrays
 from eo_batch.core.plan import Plan, make_plan
 from eo_batch.core.receipts import Note, Receipt
 from eo_batch.core.spec import RunSpec, SensorSpec
@@ -38,7 +38,9 @@ def find_scenes(spec: RunSpec, settings: Settings, on_found: OnFound | None = No
     Addresses come without query and user: what they hold can be secret, and a token has expired by the time that
     a worker reads.
     """
-    learning_arrays(spec)  # refuses what later stages could not learn from, before anything is searched or made
+    # What later stages could not learn from is refused before anything is searched or made.
+    learning_arrays(spec)
+    target_arrays(spec)
     found = [without_secrets(_found(spec, name, settings, on_found)) for name in spec.sensors]
     return without_duplicates(concat(found))
 

@@ -30,7 +30,9 @@ PRICES = Prices(
 
 def planned() -> tuple[RunSpec, Plan]:
     """One block of 4 x 4 chips, three months, with two scenes in July and one in August."""
-    run = at(ONE_BLOCK, pretrain={"seeds": [0, 1], "steps": 50, "batch": 10, "objective": {"kind": "mae", "mask_ratio": 0.5}})
+    run = at(
+        ONE_BLOCK, pretrain={"seeds": [0, 1], "steps": 50, "batch": 10, "objective": {"kind": "mae", "mask_ratio": 0.5}}
+    )
     moments = ("2023-07-01T10:00:00", "2023-07-06T10:00:00", "2023-08-01T10:00:00")
     return run, plan_of(run, [scene(f"s{i}", moment) for i, moment in enumerate(moments)])
 

@@ -26,6 +26,13 @@ _SECTIONS = {
     "LimitSpec": "limits",
     "PretrainSpec": "pretrain",
     "EncoderSpec": "pretrain.encoder",
+    "MaeSpec": "pretrain.objective, kind: mae",
+    "TransformerSpec": "pretrain.objective.decoder",
+    "DinoSpec": "pretrain.objective, kind: dino",
+    "SimClrSpec": "pretrain.objective, kind: simclr",
+    "ClipSpec": "pretrain.objective, kind: clip",
+    "ViewSpec": "pretrain.objective.views",
+    "ElevationSpec": "pretrain.elevation",
     "EmbedSpec": "embed",
     "ProbeSpec": "probe",
 }
@@ -64,17 +71,20 @@ def _table(section: dict[str, Any]) -> str:
 
 def _below(field: dict[str, Any]) -> str:
     """Where a field that is a section is shown."""
-    holders = [field, *field.get("anyOf", ()), field.get("additionalProperties")]
-    for holder in holders:
-        if isinstance(holder, dict) and "$ref" in holder:
-            place = _SECTIONS[holder["$ref"].rsplit("/", 1)[1]]
-            return f"See [`{place}`](#{re.sub(r'[^a-z]', '', place)})."
-    return ""
+    holders = [field, *field.get("anyOf", ()), *field.get("oneOf", ()), field.get("additionalProperties")]
+    places = [_SECTIONS[h["$ref"].rsplit("/", 1)[1]] for h in holders if isinstance(h, dict) and "$ref" in h]
+    if not places:
+        return ""
+    # An anchor is the heading without what is no letter; spaces become hyphens.
+    links = [f"[`{place}`](#{re.sub(r'[^a-z ]', '', place).replace(' ', '-')})" for place in places]
+    return f"See {', '.join(links)}."
 
 
 def _kind(field: dict[str, Any]) -> str:
-    if "$ref" in field:
+    if "$ref" in field or "oneOf" in field:
         return "section"
+    if "const" in field:
+        return f"`{field['const']}`"
     if "anyOf" in field:
         return " or ".join(_kind(option) for option in field["anyOf"] if option.get("type") != "null")
     if "enum" in field:
@@ -99,6 +109,8 @@ def _default(field: dict[str, Any], required: bool) -> str:
     value = field.get("default")
     if "$ref" in field:
         return "as below"
+    if "oneOf" in field:
+        return f"`kind: {value['kind']}`"
     if value is None or value in ("", [], {}):
         return "–"
     return f"`{json.dumps(value)}`"

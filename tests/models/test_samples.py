@@ -62,7 +62,15 @@ def test_memory_and_cube_give_the_same_bits():
 def card_of(model: MultiSensorViT) -> tuple[ModelCard, bytes]:
     weights = dump_weights(model.state_dict())
     card = ModelCard(
-        "a model", 3, ARRAYS, CONFIG, {"kind": "mae"}, {"lr": 0.1}, "models/x", hashlib.sha256(weights).hexdigest(), "twin"
+        "a model",
+        3,
+        ARRAYS,
+        CONFIG,
+        {"kind": "mae"},
+        {"lr": 0.1},
+        "models/x",
+        hashlib.sha256(weights).hexdigest(),
+        "twin",
     )
     return card, weights
 
