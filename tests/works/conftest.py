@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from eo_batch.core.learning_plan import learning_arrays
-from eo_batch.core.planet import PlanetSpec
+from eo_batch.core.planet import TEXTURE_CODES, PlanetSpec
 from eo_batch.core.specfile import parse_spec
 from eo_batch.entry.drive import drive
 from eo_batch.entry.run import Run
@@ -19,7 +21,7 @@ from eo_batch.io.store import parse_store
 from eo_batch.io.tables import read_table
 from eo_batch.models.batch import ArraySamples
 from eo_batch.models.encoder import SensorShape
-from eo_batch.models.samples import CubeSamples, Place
+from eo_batch.models.samples import CubeSamples, InputArray, Place
 from eo_batch.models.training import reproducible
 from eo_batch.runners.local import LocalRunner
 from eo_batch.settings import Settings
@@ -56,13 +58,19 @@ class World:
 
     def samples(self, split: str) -> ArraySamples:
         """Chips of one side of the split, each once."""
-        table = read_table(self.run.store, f"{self.run.identity.prefix('publish')}/chips.parquet").to_pandas()
-        slots = table[(table.split == split) & table.owner].slot.tolist()
-        places = tuple(Place(int(slot), 0) for slot in slots)
+        places = tuple(Place(int(slot), 0) for slot in self._chips(split).slot)
         reader = CubeReader(self.run.store, self.run.identity.prefix("chips"))
         return CubeSamples(reader, self._arrays(), places).in_memory()
 
-    def _arrays(self):
+    def labels(self, split: str) -> NDArray[np.float64]:
+        """Share of each texture class in the same chips, (n, class)."""
+        return self._chips(split)[[f"share:labels_10m:{code}" for code in TEXTURE_CODES]].to_numpy(np.float64)
+
+    def _chips(self, split: str) -> Any:
+        table = read_table(self.run.store, f"{self.run.identity.prefix('publish')}/chips.parquet").to_pandas()
+        return table[(table.split == split) & table.owner]
+
+    def _arrays(self) -> tuple[InputArray, ...]:
         stats = json.loads(self.run.store.get(f"{self.run.identity.prefix('publish')}/stats.json"))
         return _input_arrays(learning_arrays(self.run.spec), stats)
 
