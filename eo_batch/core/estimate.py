@@ -19,7 +19,7 @@ import numpy as np
 from eo_batch.core import layout
 from eo_batch.core.calibration import Calibration, Rates
 from eo_batch.core.errors import PlanError, UsageError
-from eo_batch.core.learning import ClipSpec, DinoSpec, MaeSpec, ObjectiveSpec, SimClrSpec, TransformerSpec
+from eo_batch.core.learning import ClipSpec, DinoSpec, MaeSpec, ObjectiveSpec, ResNetSpec, SimClrSpec, TransformerSpec
 from eo_batch.core.learning_plan import learning_arrays, learning_bins
 from eo_batch.core.plan import Plan
 from eo_batch.core.prices import Amounts, Prices
@@ -98,44 +98,54 @@ def work_of(spec: RunSpec, plan: Plan) -> tuple[Work, ...]:
     outcomes = int(cells[shards.block].sum()) / 1000
     lines.append(Work("publish", None, "publish", 1, outcomes, outcomes))
 
-    # A forward pass takes 2 operations a weight and token, a backward pass twice that (Kaplan et al. 2020,
-    # arXiv 2001.08361). Weights are those of attention (4 dim²) and of the hidden layers; attention's own products are
-    # left out.
-    net, samples = spec.pretrain.encoder, spec.pretrain.steps * spec.pretrain.batch
-    encoder = _weights(net)
-    tokens = sum((found.array.chip_px // found.patch_px) ** 2 for found in learning_arrays(spec))
-    step = tokens * _step(spec.pretrain.objective, encoder)
-    weights = seeds * encoder / 1e6
-    lines.append(Work("pretrain", None, "pretrain", seeds, seeds * samples * step / 1e12, weights))
+    chosen, tokens, forward, weights, width = spec.pretrain, *_network(spec)
+    samples, step = chosen.steps * chosen.batch, _step(chosen.objective, tokens, forward)
+    pretrain = seeds * samples * step / 1e12
+    lines.append(Work("pretrain", None, "pretrain", seeds, pretrain, seeds * weights / 1e6))
 
     cells_of = dict(zip(plan.blocks, cells.tolist(), strict=True))
     learnt = learning_bins(spec, plan.blocks, shards).values()
     embed = seeds * sum(len(blocks) for blocks in learnt)
     # Of each encoder and of its untrained twin.
     vectors = 2 * seeds * sum(cells_of[block] for blocks in learnt for block in blocks)
-    lines.append(Work("embed", None, "embed", embed, vectors * 2 * tokens * encoder / 1e12, vectors * net.dim / 1e6))
+    lines.append(Work("embed", None, "embed", embed, vectors * forward / 1e12, vectors * width / 1e6))
     if spec.probe is not None:
         lines.append(Work("probe", None, "probe", 1, vectors / 1000, vectors / 1000))
     return (*lines, Work("report", None, "report", 1, 1, 1))
+
+
+def _network(spec: RunSpec) -> tuple[int, float, float, int]:
+    """Of the encoder: tokens of a chip, operations of a forward pass over it, weights, and length of an embedding.
+
+    A forward pass of a transformer takes 2 operations a weight and token (Kaplan et al. 2020, arXiv 2001.08361).
+    Weights are those of attention (4 dim²) and of the hidden layers; attention's own products are left out. ResNet-18
+    takes 1.8e9 multiplications and additions for 224 x 224 pixels (He et al. 2016, arXiv 1512.03385, table 1), and has
+    11.7e6 weights.
+    """
+    net, arrays = spec.pretrain.encoder, learning_arrays(spec)
+    if isinstance(net, ResNetSpec):
+        px, wider = max(found.array.chip_px for found in arrays), (net.width / 64) ** 2
+        return 0, 2 * 1.8e9 * wider * px**2 / 224**2, 11.7e6 * wider, 8 * net.width
+    tokens, weights = sum((found.array.chip_px // found.patch_px) ** 2 for found in arrays), _weights(net)
+    return tokens, 2 * tokens * weights, weights, net.dim
 
 
 def _weights(net: TransformerSpec) -> float:
     return (4 + 2 * net.mlp_ratio) * net.depth * net.dim**2
 
 
-def _step(objective: ObjectiveSpec, encoder: float) -> float:
-    """Operations of a training step for each token of a chip; encoder: its weights."""
-    forward, both = 2, 6
+def _step(objective: ObjectiveSpec, tokens: int, forward: float) -> float:
+    """Operations of a training step for a chip. A backward pass takes twice a forward pass."""
     match objective:
         case MaeSpec():
-            return both * ((1 - objective.mask_ratio) * encoder + _weights(objective.decoder))
+            return 3 * ((1 - objective.mask_ratio) * forward + 2 * tokens * _weights(objective.decoder))
         case DinoSpec():
-            small = objective.local_views * objective.local_share**2
-            return (both * (2 + small) + forward * 2) * encoder
+            students = 2 + objective.local_views * objective.local_share**2
+            return (3 * students + 2) * forward
         case SimClrSpec():
-            return both * 2 * encoder
+            return 3 * 2 * forward
         case ClipSpec():
-            return both * encoder
+            return 3 * forward
 
 
 def estimate(spec: RunSpec, plan: Plan, calibration: Calibration) -> tuple[Line, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from eo_batch.core.section import Section
 
@@ -50,6 +50,9 @@ class TransformerSpec(Section):
 class EncoderSpec(TransformerSpec):
     """The vision transformer that is pretrained, and whose output is the embedding."""
 
+    kind: Literal["vit"] = "vit"
+    """Names this encoder; it is the one that is taken where none is named."""
+
     size: Literal["tiny", "small", "base", "large"] | None = None
     """Sets `dim`, `depth` and `heads` to those of ViT-Ti, ViT-S, ViT-B or ViT-L, where they are not given."""
 
@@ -69,6 +72,29 @@ class EncoderSpec(TransformerSpec):
         if isinstance(given, dict) and given.get("size") in SIZES:
             return {**SIZES[given["size"]], **given}
         return given
+
+
+class ResNetSpec(Section):
+    """ResNet-18: convolutions, for small chips and contrastive objectives (He et al. 2016, arXiv 1512.03385)."""
+
+    kind: Literal["resnet18"] = "resnet18"
+    """Names this encoder."""
+
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 64
+    """Channels of the first stage; the embedding has eight times as many."""
+
+    @property
+    def patch_px(self) -> int:
+        """Chips may have any size."""
+        return 1
+
+
+def _kind_of(other: str) -> Discriminator:
+    """Sections told apart by their `kind`, which is `other` where none is given."""
+    return Discriminator(lambda given: given.get("kind", other) if isinstance(given, dict) else given.kind)
+
+
+AnyEncoder = Annotated[Annotated[EncoderSpec, Tag("vit")] | Annotated[ResNetSpec, Tag("resnet18")], _kind_of("vit")]
 
 
 class MaeSpec(Section):
@@ -191,7 +217,14 @@ class ClipSpec(Section):
     """Share of a sensor's bands that are hidden, each by itself; one always stays."""
 
 
-ObjectiveSpec = Annotated[MaeSpec | DinoSpec | SimClrSpec | ClipSpec, Field(discriminator="kind")]
+ObjectiveSpec = MaeSpec | DinoSpec | SimClrSpec | ClipSpec
+AnyObjective = Annotated[
+    Annotated[MaeSpec, Tag("mae")]
+    | Annotated[DinoSpec, Tag("dino")]
+    | Annotated[SimClrSpec, Tag("simclr")]
+    | Annotated[ClipSpec, Tag("clip")],
+    _kind_of("mae"),
+]
 
 
 class ElevationSpec(Section):
@@ -210,7 +243,7 @@ class ElevationSpec(Section):
 class PretrainSpec(Section):
     """Pretraining: one encoder for each seed, on chips that no probe is tested on."""
 
-    objective: ObjectiveSpec = MaeSpec()
+    objective: AnyObjective = MaeSpec()
     """What the encoder is trained for."""
 
     elevation: ElevationSpec | None = None
@@ -240,8 +273,8 @@ class PretrainSpec(Section):
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient; a longer one is shortened to it."""
 
-    encoder: EncoderSpec = EncoderSpec()
-    """Size of the encoder."""
+    encoder: AnyEncoder = EncoderSpec()
+    """What is trained."""
 
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints: the most that a killed trainer loses."""
@@ -261,6 +294,9 @@ class PretrainSpec(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.objective.kind == "mae" and self.encoder.kind != "vit":
+            msg = f"pretrain.objective: mae hides patches, and {self.encoder.kind} has none; choose another objective"
+            raise ValueError(msg)
         if len(set(self.seeds)) != len(self.seeds):
             msg = f"pretrain.seeds={list(self.seeds)} names a seed twice; name each once"
             raise ValueError(msg)

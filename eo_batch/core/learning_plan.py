@@ -9,6 +9,7 @@ import numpy as np
 
 from eo_batch.core.errors import SpecError, UsageError
 from eo_batch.core.grid import Block, parse_block_key
+from eo_batch.core.learning import ResNetSpec
 from eo_batch.core.sensors import LABELS
 from eo_batch.core.shards import Shards
 from eo_batch.core.spec import CubeArray, RunSpec
@@ -79,7 +80,10 @@ def target_arrays(spec: RunSpec) -> tuple[LearningArray, ...]:
 
 
 def _patch_px(spec: RunSpec, array: CubeArray) -> int:
-    patch = spec.pretrain.encoder.patch_px
+    encoder = spec.pretrain.encoder
+    if isinstance(encoder, ResNetSpec):
+        return 1
+    patch = encoder.patch_px
     size = Fraction(patch * array.chip_px, spec.grid.chip_px)
     if size.denominator != 1:
         fit = patch * size.denominator

@@ -10,12 +10,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from eo_batch.core.errors import DataError
+from eo_batch.core.learning import AnyEncoder
 from eo_batch.models.checkpoints import load_weights
-from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
+from eo_batch.models.encoder import Encoder, SensorShape
 from eo_batch.models.inputs import BandScaling
+from eo_batch.models.objectives.build import build_encoder
 from eo_batch.models.samples import InputArray
+
+_ARCHITECTURES = {"vit": "Vision transformer over several sensors", "resnet18": "ResNet-18 over several sensors"}
+_ENCODERS: TypeAdapter[AnyEncoder] = TypeAdapter(AnyEncoder)
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,8 @@ class ModelCard:
     arrays: tuple[InputArray, ...]
     """What it sees, in its order."""
 
-    encoder: EncoderConfig
-    """Size of the encoder."""
+    encoder: AnyEncoder
+    """The encoder: the section of the spec."""
 
     objective: Mapping[str, Any]
     """What it was trained for: the section of the spec."""
@@ -53,11 +59,11 @@ class ModelCard:
         """Sizes of what it sees."""
         return tuple(array.shape for array in self.arrays)
 
-    def untrained(self) -> MultiSensorViT:
+    def untrained(self) -> Encoder:
         """The encoder before training."""
-        return MultiSensorViT.build(self.shapes(), self.encoder, self.seed)
+        return build_encoder(self.shapes(), self.encoder, self.seed)
 
-    def trained(self, weights: bytes) -> MultiSensorViT:
+    def trained(self, weights: bytes) -> Encoder:
         """The encoder after training. Raises DataError where these are not its weights."""
         encoder = self.untrained()
         encoder.load_state_dict(load_weights(weights, self.weights, self.weights_sha256))
@@ -68,7 +74,7 @@ class ModelCard:
         model = self.untrained()
         properties: dict[str, Any] = {
             "mlm:name": self.name,
-            "mlm:architecture": f"Vision transformer over several sensors, trained by {self.objective['kind']}",
+            "mlm:architecture": f"{_ARCHITECTURES[self.encoder.kind]}, trained by {self.objective['kind']}",
             "mlm:tasks": ["similarity-search"],
             "mlm:framework": "pytorch",
             "mlm:framework_version": torch.__version__,
@@ -80,7 +86,7 @@ class ModelCard:
                     "name": "embedding",
                     "tasks": ["similarity-search"],
                     "result": {
-                        "shape": [-1, self.encoder.dim],
+                        "shape": [-1, model.width],
                         "dim_order": ["batch", "feature"],
                         "data_type": "float32",
                     },
@@ -90,7 +96,7 @@ class ModelCard:
             "eo-batch:model": {
                 "seed": self.seed,
                 "arrays": [asdict(array) for array in self.arrays],
-                "encoder": asdict(self.encoder),
+                "encoder": self.encoder.model_dump(mode="json"),
                 "objective": dict(self.objective),
                 "weights": self.weights,
                 "weights_sha256": self.weights_sha256,
@@ -109,7 +115,7 @@ class ModelCard:
                 name=properties["mlm:name"],
                 seed=own["seed"],
                 arrays=tuple(_array(array) for array in own["arrays"]),
-                encoder=EncoderConfig(**own["encoder"]),
+                encoder=_ENCODERS.validate_python(own["encoder"]),
                 objective=own["objective"],
                 hyperparameters=properties["mlm:hyperparameters"],
                 weights=own["weights"],

@@ -14,11 +14,11 @@ Dims: `n` sample, `b` band, `y` row, `x` column, `t` token, `d` feature, `p` pix
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from eo_batch.core.learning import EncoderSpec
 from eo_batch.models.batch import Batch
 from eo_batch.models.blocks import Transformer, initialise, masked_mean
 from eo_batch.models.patches import patchify, positions
@@ -66,26 +66,6 @@ class SensorShape:
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """Size of the transformer."""
-
-    dim: int
-    """Length of a token; a multiple of 4 and of `heads`."""
-
-    depth: int
-    """Number of blocks."""
-
-    heads: int
-    """Attention heads."""
-
-    mlp_ratio: float = 4.0
-    """Hidden width of a block, in multiples of `dim`."""
-
-    pool: Literal["mean", "cls"] = "mean"
-    """The embedding: the mean over the patches, or a token of its own."""
-
-
-@dataclass(frozen=True)
 class Tokens:
     """Patches as tokens, sensors in the order of the encoder, each row-major."""
 
@@ -125,6 +105,26 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
+def shapes_of(shapes: Sequence[SensorShape], batch: Batch) -> tuple[SensorShape, ...]:
+    """The encoder's sensors that the batch holds, in the encoder's order. ValueError where they do not
+    fit."""
+    names = {shape.name for shape in shapes}
+    strangers = sorted(set(batch.pixels_nbyx) - names)
+    if strangers or not batch.pixels_nbyx:
+        msg = f"the encoder knows the sensors {sorted(names)}, the batch has {sorted(batch.pixels_nbyx)}"
+        raise ValueError(msg)
+    given = tuple(shape for shape in shapes if shape.name in batch.pixels_nbyx)
+    share = Fraction(batch.pixels_nbyx[given[0].name].shape[3], given[0].px)
+    for shape in given:
+        found, side = tuple(batch.pixels_nbyx[shape.name].shape[1:]), shape.patches_per_side * share
+        px = int(side) * shape.patch_px
+        if side.denominator != 1 or found != (shape.bands, px, px):
+            wanted = (shape.bands, shape.px, shape.px)
+            msg = f"sensor {shape.name}: expected (bands, rows, columns) {wanted}, got {found}"
+            raise ValueError(msg)
+    return given
+
+
 class PatchEmbedding(nn.Module):
     """Patches of one sensor to tokens."""
 
@@ -150,26 +150,24 @@ class PatchEmbedding(nn.Module):
 class MultiSensorViT(Encoder):
     """The transformer. `build` makes one whose weights depend on the seed alone."""
 
-    def __init__(self, shapes: Sequence[SensorShape], config: EncoderConfig) -> None:
+    def __init__(self, shapes: Sequence[SensorShape], spec: EncoderSpec) -> None:
         super().__init__()
         self.shapes = tuple(shapes)
-        self.config = config
-        self.width = config.dim
+        self.spec = spec
+        self.width = spec.dim
         finest = max(shape.patches_per_side for shape in self.shapes)
-        self.embeddings = nn.ModuleDict(
-            {shape.name: PatchEmbedding(shape, finest, config.dim) for shape in self.shapes}
-        )
-        self.transformer = Transformer(config.dim, config.depth, config.heads, config.mlp_ratio)
-        self.cls_d = nn.Parameter(torch.randn(config.dim) * 0.02) if config.pool == "cls" else None
+        self.embeddings = nn.ModuleDict({shape.name: PatchEmbedding(shape, finest, spec.dim) for shape in self.shapes})
+        self.transformer = Transformer(spec.dim, spec.depth, spec.heads, spec.mlp_ratio)
+        self.cls_d = nn.Parameter(torch.randn(spec.dim) * 0.02) if spec.pool == "cls" else None
         initialise(self)
 
     @classmethod
-    def build(cls, shapes: Sequence[SensorShape], config: EncoderConfig, seed: int) -> "MultiSensorViT":
+    def build(cls, shapes: Sequence[SensorShape], spec: EncoderSpec, seed: int) -> "MultiSensorViT":
         """A fresh encoder; the same seed gives the same weights, and torch's own random state stays
         untouched."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(shapes, config)
+            return cls(shapes, spec)
 
     def tokenise(self, batch: Batch) -> Tokens:
         """Tokens of the batch's sensors, before the transformer."""
@@ -183,23 +181,8 @@ class MultiSensorViT(Encoder):
         )
 
     def shapes_of(self, batch: Batch) -> tuple[SensorShape, ...]:
-        """The encoder's sensors that the batch holds, in the encoder's order. ValueError where they do not
-        fit."""
-        names = {shape.name for shape in self.shapes}
-        strangers = sorted(set(batch.pixels_nbyx) - names)
-        if strangers or not batch.pixels_nbyx:
-            msg = f"the encoder knows the sensors {sorted(names)}, the batch has {sorted(batch.pixels_nbyx)}"
-            raise ValueError(msg)
-        given = tuple(shape for shape in self.shapes if shape.name in batch.pixels_nbyx)
-        share = Fraction(batch.pixels_nbyx[given[0].name].shape[3], given[0].px)
-        for shape in given:
-            found, side = tuple(batch.pixels_nbyx[shape.name].shape[1:]), shape.patches_per_side * share
-            px = int(side) * shape.patch_px
-            if side.denominator != 1 or found != (shape.bands, px, px):
-                wanted = (shape.bands, shape.px, shape.px)
-                msg = f"sensor {shape.name}: expected (bands, rows, columns) {wanted}, got {found}"
-                raise ValueError(msg)
-        return given
+        """See `shapes_of`."""
+        return shapes_of(self.shapes, batch)
 
     def encode(self, tokens: Tokens) -> Tensor:
         """Run the transformer over the tokens `(n, t, d)`; only tokens that exist are attended to."""

@@ -32,7 +32,7 @@ from eo_batch.io.store import Store
 from eo_batch.io.tables import parquet_bytes, with_geometry
 from eo_batch.models.batch import ArraySamples
 from eo_batch.models.card import ModelCard
-from eo_batch.models.encoder import MultiSensorViT
+from eo_batch.models.encoder import Encoder
 from eo_batch.models.samples import CubeSamples, Place
 from eo_batch.models.training import reproducible
 
@@ -74,7 +74,7 @@ def run(spec: RunSpec, key: str, planned: Cells, axes: Axes, store: Store) -> Re
 
 
 @torch.no_grad()
-def embed(encoder: MultiSensorViT, samples: ArraySamples, batch: int) -> tuple[Any, Any]:
+def embed(encoder: Encoder, samples: ArraySamples, batch: int) -> tuple[Any, Any]:
     """Vectors (n, dim) float32 and the share of patches that are tokens (n), in the order of the samples."""
     encoder.eval()
     vectors, tokens = [], []

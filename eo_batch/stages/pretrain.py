@@ -37,10 +37,10 @@ from eo_batch.io.tables import parquet_bytes
 from eo_batch.models.batch import Samples
 from eo_batch.models.card import ModelCard
 from eo_batch.models.checkpoints import Checkpoint, dump_checkpoint, dump_weights, load_checkpoint
-from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
+from eo_batch.models.encoder import SensorShape
 from eo_batch.models.inputs import BandScaling
 from eo_batch.models.objectives.base import Objective
-from eo_batch.models.objectives.build import build
+from eo_batch.models.objectives.build import build, build_encoder
 from eo_batch.models.objectives.elevation import WithElevation
 from eo_batch.models.objectives.mae import MaskedAutoencoder
 from eo_batch.models.samples import CubeSamples, InputArray, Place
@@ -130,9 +130,9 @@ def _write(
 ) -> dict[str, tuple[int, str]]:
     """Write what training gave; bytes and SHA-256 of every object, by key relative to the stage's prefix."""
     prefix = Identity(spec).prefix("pretrain")
-    encoder = _encoder(spec)
+    encoder = spec.pretrain.encoder
     weights, weights_key = dump_weights(model.encoder.state_dict()), layout.weights(prefix, seed)
-    untrained = MultiSensorViT.build(material.shapes, encoder, seed)
+    untrained = build_encoder(material.shapes, encoder, seed)
     card = ModelCard(
         name=f"{spec.name}, seed {seed}",
         seed=seed,
@@ -227,17 +227,12 @@ def _config(spec: RunSpec, seed: int) -> TrainConfig:
     )
 
 
-def _encoder(spec: RunSpec) -> EncoderConfig:
-    size = spec.pretrain.encoder
-    return EncoderConfig(size.dim, size.depth, size.heads, size.mlp_ratio, size.pool)
-
-
 def _objective(spec: RunSpec, seed: int, material: _Material) -> Objective:
     chosen, elevation = spec.pretrain.elevation, None
     if chosen is not None:
         (target,) = target_arrays(spec)
         elevation = chosen, target.array.band_names.index(chosen.band)
-    return build(material.shapes, _encoder(spec), spec.pretrain.objective, seed, elevation)
+    return build(material.shapes, spec.pretrain.encoder, spec.pretrain.objective, seed, elevation)
 
 
 def _samples(samples: CubeSamples, spec: RunSpec) -> Samples:

@@ -72,9 +72,9 @@ os.kill(1, signal.SIGTERM)
 ENCODER = """
 import torch
 from eo_batch.models.batch import Batch
-from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
+from eo_batch.models.encoder import MultiSensorViT, SensorShape
 shapes = (SensorShape("s1", 2, 16, 4), SensorShape("s2", 3, 8, 2))
-encoder = MultiSensorViT.build(shapes, EncoderConfig(dim=16, depth=2, heads=2), seed=3)
+encoder = MultiSensorViT.build(shapes, EncoderSpec(dim=16, depth=2, heads=2), seed=3)
 pixels = {shape.name: torch.randn(4, shape.bands, shape.px, shape.px) for shape in shapes}
 encoded = encoder(Batch(pixels, {name: torch.ones_like(values, dtype=torch.bool) for name, values in pixels.items()}))
 encoded.pooled_nd.square().sum().backward()

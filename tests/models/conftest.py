@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from eo_batch.core.learning import MaeSpec, TransformerSpec
+from eo_batch.core.learning import EncoderSpec, MaeSpec, TransformerSpec
 from eo_batch.models.batch import ArraySamples, Batch
-from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
+from eo_batch.models.encoder import MultiSensorViT, SensorShape
 from eo_batch.models.objectives.base import Losses, Objective
 from eo_batch.models.objectives.build import build
 from eo_batch.models.objectives.mae import MaskedAutoencoder
@@ -14,7 +14,7 @@ from eo_batch.models.training import reproducible
 from eo_batch.models.world import World
 
 SHAPES = (SensorShape("s1", 2, 16, 4), SensorShape("s2", 3, 8, 2))
-CONFIG = EncoderConfig(dim=16, depth=2, heads=2)
+CONFIG = EncoderSpec(dim=16, depth=2, heads=2)
 MAE = MaeSpec(decoder=TransformerSpec(dim=16, depth=1, heads=2))
 
 

@@ -8,11 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eo_batch.core.learning import ClipSpec, DinoSpec, ElevationSpec, ObjectiveSpec, SimClrSpec, ViewSpec
+from eo_batch.core.learning import (
+    AnyEncoder,
+    ClipSpec,
+    DinoSpec,
+    ElevationSpec,
+    EncoderSpec,
+    ObjectiveSpec,
+    ResNetSpec,
+    SimClrSpec,
+    ViewSpec,
+)
 from eo_batch.models.batch import Batch
-from eo_batch.models.encoder import EncoderConfig, MultiSensorViT, SensorShape
+from eo_batch.models.encoder import MultiSensorViT, SensorShape
 from eo_batch.models.objectives.base import Objective
-from eo_batch.models.objectives.build import build
+from eo_batch.models.objectives.build import build, build_encoder
 from eo_batch.models.objectives.clip import Clip
 from eo_batch.models.objectives.dino import Dino
 from eo_batch.models.objectives.elevation import WithElevation
@@ -28,8 +38,13 @@ SPECS: dict[str, ObjectiveSpec] = {"mae": MAE, "dino": DINO, "simclr": SIMCLR, "
 GOLDEN = {"mae": 1.8841, "dino": 3.8908, "simclr": 2.7407, "clip": 4.6994}
 
 
-def made(name: str, config: EncoderConfig = CONFIG) -> Objective:
-    return build(SHAPES, config, SPECS[name], seed=3)
+RESNET = ResNetSpec(width=8)
+ANY = [*((name, CONFIG) for name in SPECS), *((name, RESNET) for name in SPECS if name != "mae")]
+"""Objectives and the encoders that they take."""
+
+
+def made(name: str, encoder: AnyEncoder = CONFIG) -> Objective:
+    return build(SHAPES, encoder, SPECS[name], seed=3)
 
 
 def batch_of(count: int) -> Batch:
@@ -42,16 +57,16 @@ def test_losses_stay_what_they_were(name: str) -> None:
     assert losses_of(made(name), batch_of(8)).total.item() == pytest.approx(GOLDEN[name], rel=2e-3)
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_the_encoder_starts_as_its_untrained_twin(name: str) -> None:
-    twin = MultiSensorViT.build(SHAPES, CONFIG, seed=3).state_dict()
-    assert all(torch.equal(twin[key], value) for key, value in made(name).encoder.state_dict().items())
+@pytest.mark.parametrize(("name", "encoder"), ANY)
+def test_the_encoder_starts_as_its_untrained_twin(name: str, encoder: AnyEncoder) -> None:
+    twin = build_encoder(SHAPES, encoder, seed=3).state_dict()
+    assert all(torch.equal(twin[key], value) for key, value in made(name, encoder).encoder.state_dict().items())
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 @pytest.mark.parametrize("name", SPECS)
 def test_gradients_reach_every_parameter_that_is_trained(name: str, pool: str) -> None:
-    model = made(name, EncoderConfig(dim=16, depth=2, heads=2, pool=pool))
+    model = made(name, EncoderSpec(dim=16, depth=2, heads=2, pool=pool))
     batch = batch_of(8)
     for valid in batch.valid_nbyx.values():
         valid[:4, 0, ::3] = False
@@ -60,18 +75,18 @@ def test_gradients_reach_every_parameter_that_is_trained(name: str, pool: str) -
     assert silent == set()
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_what_is_invalid_never_matters(name: str) -> None:
-    model, batch = made(name).eval(), batch_of(6)
+@pytest.mark.parametrize(("name", "encoder"), ANY)
+def test_what_is_invalid_never_matters(name: str, encoder: AnyEncoder) -> None:
+    model, batch = made(name, encoder).eval(), batch_of(6)
     batch.valid_nbyx["s2"][:, :, ::4, ::3] = False
     batch.valid_nbyx["s1"][2] = False
     wild = {n: torch.where(batch.valid_nbyx[n], pixels, torch.nan) for n, pixels in batch.pixels_nbyx.items()}
     assert torch.equal(losses_of(model, Batch(wild, batch.valid_nbyx)).total, losses_of(model, batch).total)
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_a_batch_without_observations_has_no_loss_and_no_nan(name: str) -> None:
-    model, batch = made(name), batch_of(4)
+@pytest.mark.parametrize(("name", "encoder"), ANY)
+def test_a_batch_without_observations_has_no_loss_and_no_nan(name: str, encoder: AnyEncoder) -> None:
+    model, batch = made(name, encoder), batch_of(4)
     nothing = Batch(batch.pixels_nbyx, {n: torch.zeros_like(valid) for n, valid in batch.valid_nbyx.items()})
     losses = losses_of(model, nothing)
     losses.total.backward()
@@ -84,18 +99,50 @@ def test_a_batch_without_observations_has_no_loss_and_no_nan(name: str) -> None:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_it_is_learnt(name: str) -> None:
-    model, batch = made(name), batch_of(16)
+    values = learnt(made(name), batch_of(16), 60)
+    assert values[-1] < 0.9 * values[0]
+
+
+def test_a_residual_network_learns() -> None:
+    rng, px = np.random.default_rng(0), 64
+    row, col = np.mgrid[:px, :px] / px
+    wide, angle = rng.uniform(2, 9, (16, 1, 1)), rng.uniform(0, np.pi, (16, 1, 1))
+    waves = torch.from_numpy(np.sin(2 * np.pi * wide * (np.cos(angle) * col + np.sin(angle) * row)).astype(np.float32))
+    pixels = waves[:, None].repeat(1, 2, 1, 1)
+    spec = SIMCLR.model_copy(update={"temperature": 0.2})
+    model = build([SensorShape("s1", 2, px, 1)], RESNET, spec, seed=3)
+    values = learnt(model, Batch({"s1": pixels}, {"s1": torch.ones_like(pixels).bool()}), 30)
+    assert values[-1] < 0.4 * values[0]
+
+
+def learnt(model: Objective, batch: Batch, steps: int) -> list[float]:
+    """Losses of one batch that is learnt by heart."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     draw = drawn(model, batch)
     values = []
-    for step in range(60):
+    for step in range(steps):
         optimizer.zero_grad()
         loss = model.terms(batch, draw, World.alone()).losses().total
         loss.backward()
         optimizer.step()
-        model.stepped((step + 1) / 60, World.alone())
+        model.stepped((step + 1) / steps, World.alone())
         values.append(loss.item())
-    assert values[-1] < 0.9 * values[0]
+    return values
+
+
+@torch.no_grad()
+def test_a_residual_network_sees_what_is_there_whoever_stands_beside() -> None:
+    encoder, batch = build_encoder(SHAPES, RESNET, seed=3).eval(), batch_of(4)
+    whole = encoder(batch)
+    assert whole.pooled_nd.shape == (4, encoder.width)
+    assert whole.sides == (1,)
+    alone = encoder(
+        Batch({n: p[:1] for n, p in batch.pixels_nbyx.items()}, {n: v[:1] for n, v in batch.valid_nbyx.items()})
+    )
+    assert torch.allclose(alone.pooled_nd, whole.pooled_nd[:1], atol=1e-5)
+    without = Batch(batch.pixels_nbyx, {**batch.valid_nbyx, "s2": torch.zeros_like(batch.valid_nbyx["s2"])})
+    assert torch.allclose(encoder(without).pooled_nd, encoder(batch.only(["s1"])).pooled_nd, atol=1e-5)
+    assert not torch.allclose(encoder(without).pooled_nd, whole.pooled_nd, atol=1e-2)
 
 
 def test_nt_xent_is_that_of_its_definition() -> None:

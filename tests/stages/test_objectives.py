@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,17 @@ def test_a_run_with_another_objective_ends_with_a_report(published: Run, tmp_pat
     assert "of 1 is what predicting" not in page
 
 
+def test_a_residual_network_is_trained_and_embeds(published: Run, tmp_path: Path) -> None:
+    run = finished(
+        published, tmp_path, "pretrain.encoder={kind: resnet18, width: 8}", "pretrain.objective={kind: simclr}"
+    )
+    card = card_of(run)
+    assert card.encoder.kind == "resnet18"
+    assert json.loads(card.to_bytes())["mlm:output"][0]["result"]["shape"] == [-1, 64]
+    summary = json.loads(run.store.get(layout.metrics(run.identity.prefix("probe"), "summary.json")))
+    assert summary["encoders"]["pretrained"]["r2_mean"] != summary["encoders"]["random-init"]["r2_mean"]
+
+
 def test_heights_are_learnt_and_not_seen(published: Run, tmp_path: Path) -> None:
     run = finished(published, tmp_path, "pretrain.elevation={array: dem_10m}")
     assert [found.array.name for found in learning_arrays(run.spec)] == ["s2_10m", "s1_10m"]
@@ -118,6 +130,11 @@ def test_what_can_not_be_trained_is_refused_before_anything_is_searched(
     run.submit()
     with pytest.raises(ShardFailed, match=said):
         drive(run, LocalRunner(), Silent(), until="plan")
+
+
+def test_a_masked_autoencoder_needs_patches() -> None:
+    with pytest.raises(SpecError, match="mae hides patches, and resnet18 has none"):
+        parse_spec(SPEC, ["catalog=x", "area.bbox=[1, 2, 3, 4]", "pretrain.encoder={kind: resnet18}"], "x")
 
 
 def test_an_objective_that_is_none_is_told_with_those_that_are() -> None:

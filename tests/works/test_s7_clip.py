@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from eo_batch.core.learning import ClipSpec
+from eo_batch.core.learning import ClipSpec, EncoderSpec
 from eo_batch.models.batch import ArraySamples, Batch
-from eo_batch.models.encoder import EncoderConfig
 from eo_batch.models.heads import fit_probe
 from eo_batch.models.objectives.build import build
 from eo_batch.models.objectives.clip import Clip
@@ -31,7 +30,7 @@ SENSORS = ("s2_10m", "s1_10m")
 
 
 def built(world: World, seed: int) -> Clip:
-    model = build(world.shapes, EncoderConfig(dim=64, depth=2, heads=4), ClipSpec(drop_bands=0.3), seed)
+    model = build(world.shapes, EncoderSpec(dim=64, depth=2, heads=4), ClipSpec(drop_bands=0.3), seed)
     assert isinstance(model, Clip)
     return model
 

@@ -81,7 +81,7 @@ class MaskedAutoencoder(Objective):
         self.encoder = encoder
         self.spec = spec
         decoder, dim = spec.decoder, spec.decoder.dim
-        self.narrow = nn.Linear(encoder.config.dim, dim)
+        self.narrow = nn.Linear(encoder.width, dim)
         self.hidden_d = nn.Parameter(torch.randn(dim) * 0.02)
         self.transformer = Transformer(dim, decoder.depth, decoder.heads, decoder.mlp_ratio)
         self.sensors = nn.ParameterDict({shape.name: torch.randn(dim) * 0.02 for shape in encoder.shapes})
