@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM stop a run alike, wherever in it they arrive."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +17,8 @@ def stoppable(again: str) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
+        # What is cut in two, such as an event loop in the making, complains when it is thrown away: to nobody's use.
+        sys.unraisablehook = lambda unraisable: None
         raise KeyboardInterrupt
 
     heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]

@@ -65,12 +65,12 @@ def _apply(document: dict[str, Any], override: str) -> None:
 def _lines(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"])
+        field, _ = _place(problem["loc"])
         value = problem.get("input")
         message = problem["msg"].removeprefix("Value error, ")
         match problem["type"]:
             case "extra_forbidden":
-                known = _known_keys(problem["loc"][:-1])
+                _, known = _place(problem["loc"][:-1])
                 near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
                 remedy = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
                 lines.append(f"{field}={_short(value)} is not a known key; {remedy}")
@@ -90,15 +90,21 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    """Keys that the section at `location` has, by walking the JSON Schema."""
+def _place(location: Sequence[int | str]) -> tuple[str, list[str]]:
+    """What a person calls a place in the spec, and the keys of the section there, by walking the JSON Schema. Where a
+    section is of one of several kinds, pydantic puts the kind into the path; nobody writes it there."""
     root = RunSpec.model_json_schema()
-    here = _resolved(root, root)
+    here, names = _resolved(root, root), []
     for part in location:
+        kinds = [_resolved(kind, root) for kind in here.get("oneOf", ())]
+        if kinds:
+            here = next(kind for kind in kinds if kind["properties"]["kind"]["const"] == part)
+            continue
+        names.append(str(part))
         properties = here.get("properties", {})
         below = properties.get(part) if part in properties else here.get("additionalProperties") or here.get("items")
         here = _resolved(below if isinstance(below, Mapping) else {}, root)
-    return list(here.get("properties", {}))
+    return ".".join(names), list(here.get("properties", {}))
 
 
 def _resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:

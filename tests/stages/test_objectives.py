@@ -137,6 +137,17 @@ def test_a_masked_autoencoder_needs_patches() -> None:
         parse_spec(SPEC, ["catalog=x", "area.bbox=[1, 2, 3, 4]", "pretrain.encoder={kind: resnet18}"], "x")
 
 
+def test_fields_of_an_objective_are_named_as_they_are_written() -> None:
+    with pytest.raises(
+        SpecError, match=r"pretrain\.objective\.mask_rate=0\.5 is not a known key; did you mean mask_ratio"
+    ):
+        parse_spec(SPEC, ["catalog=x", "area.bbox=[1, 2, 3, 4]", "pretrain.objective.mask_rate=0.5"], "x")
+    with pytest.raises(SpecError, match=r"pretrain\.objective\.temperature=0"):
+        parse_spec(
+            SPEC, ["catalog=x", "area.bbox=[1, 2, 3, 4]", "pretrain.objective={kind: clip, temperature: 0}"], "x"
+        )
+
+
 def test_an_objective_that_is_none_is_told_with_those_that_are() -> None:
     with pytest.raises(SpecError, match=r"(?s)pretrain\.objective.*mae.*dino"):
         parse_spec(SPEC, ["catalog=x", "area.bbox=[1, 2, 3, 4]", "pretrain.objective={kind: mea}"], "x")
