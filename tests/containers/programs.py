@@ -71,6 +71,7 @@ os.kill(1, signal.SIGTERM)
 
 ENCODER = """
 import torch
+from eo_batch.core.learning import EncoderSpec
 from eo_batch.models.batch import Batch
 from eo_batch.models.encoder import MultiSensorViT, SensorShape
 shapes = (SensorShape("s1", 2, 16, 4), SensorShape("s2", 3, 8, 2))
