@@ -126,3 +126,32 @@ def test_misfits_are_refused_naming_the_sensor(encoder):
         encoder(Batch({"s2": batch.pixels_nbyx["s1"]}, {"s2": batch.valid_nbyx["s1"]}))
     with pytest.raises(ValueError, match="10 px do not divide into patches of 4 px"):
         SensorShape("s1", 2, 10, 4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_attention_is_shared_among_the_patches_that_are_there(pool):
+    encoder = MultiSensorViT.build(SHAPES, CONFIG.model_copy(update={"pool": pool}), seed=3).eval()
+    batch = make_samples(2).read(range(2))
+    valid = torch.ones_like(batch.valid_nbyx["s1"])
+    valid[0, :, :4, :4] = False  # the first patch of the first chip
+    looks, sides = encoder.attention(with_invalid(batch, "s1", valid, 0.0))
+    assert looks.shape == (2, CONFIG.heads, sum(side**2 for side in sides))
+    assert (looks[0, :, 0] == 0).all()
+    assert (looks[1, :, 0] > 0).all()
+    assert torch.allclose(looks.sum(dim=2), torch.ones(2, CONFIG.heads), atol=1e-6)
+
+
+@torch.no_grad()
+def test_attention_is_what_the_last_block_mixes_by(encoder):
+    batch = make_samples(2).read(range(2))
+    tokens = encoder.tokenise(batch)
+    last = encoder.transformer.blocks[-1]
+    values = tokens.values_ntd
+    for block in encoder.transformer.blocks[:-1]:
+        values = block(values, None)
+    given = last.norm_attention(values)
+    weights = encoder.transformer.attention(tokens.values_ntd, tokens.mask_nt)
+    _, _, held = last.attention._heads(given)
+    mixed = last.attention.out((weights @ held).transpose(1, 2).flatten(2))
+    assert torch.allclose(mixed, last.attention(given, None), atol=1e-5)
