@@ -20,6 +20,7 @@ from eo_batch.core.learning import (
     ViewSpec,
 )
 from eo_batch.models.batch import Batch
+from eo_batch.models.checkpoints import dump_checkpoint, load_checkpoint
 from eo_batch.models.encoder import MultiSensorViT, SensorShape
 from eo_batch.models.objectives.base import Objective
 from eo_batch.models.objectives.build import build, build_encoder
@@ -27,6 +28,7 @@ from eo_batch.models.objectives.clip import Clip
 from eo_batch.models.objectives.dino import Dino
 from eo_batch.models.objectives.elevation import WithElevation
 from eo_batch.models.objectives.simclr import SimClr
+from eo_batch.models.training import TrainConfig, train
 from eo_batch.models.views import numbers, view
 from eo_batch.models.world import World
 from tests.models.conftest import CONFIG, MAE, SHAPES, drawn, losses_of, make_samples
@@ -143,6 +145,28 @@ def test_a_residual_network_sees_what_is_there_whoever_stands_beside() -> None:
     without = Batch(batch.pixels_nbyx, {**batch.valid_nbyx, "s2": torch.zeros_like(batch.valid_nbyx["s2"])})
     assert torch.allclose(encoder(without).pooled_nd, encoder(batch.only(["s1"])).pooled_nd, atol=1e-5)
     assert not torch.allclose(encoder(without).pooled_nd, whole.pooled_nd, atol=1e-2)
+
+
+@pytest.mark.parametrize(("name", "encoder"), ANY)
+def test_resuming_is_bit_equal_to_never_having_stopped(name: str, encoder: AnyEncoder) -> None:
+    config = TrainConfig(
+        seed=9, steps=6, batch=8, lr=3e-3, weight_decay=0.05, warmup_steps=2, clip_norm=1.0,
+        checkpoint_every_steps=3, validate_every_steps=3,
+    )  # fmt: skip
+    kept: dict[int, bytes] = {}
+
+    def ended(resume: bytes | None) -> dict[str, Tensor]:
+        model = made(name, encoder)
+        before = None if resume is None else load_checkpoint(resume, "x")
+        train(
+            model, make_samples(20), make_samples(5, seed=1), config,
+            lambda checkpoint: kept.__setitem__(checkpoint.step, dump_checkpoint(checkpoint)), before,
+        )  # fmt: skip
+        return model.state_dict()
+
+    whole = ended(None)
+    resumed = ended(kept[3])
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
 
 
 def test_nt_xent_is_that_of_its_definition() -> None:
